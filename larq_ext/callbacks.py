@@ -1,0 +1,145 @@
+"""Schedules of the quantizers' numbers over a training run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from larq_ext.quantizers import hyperparameters, method
+
+__all__ = [
+    "QuantizerScheduler",
+    "fourier_terms",
+    "linear_percent",
+    "method_schedules",
+    "noise_rate",
+]
+
+
+def _holders(model: tf.keras.Model) -> list[Any]:
+    """The quantizers and constraints of a model that have something to schedule."""
+    found: dict[int, Any] = {}
+    for layer in model._flatten_layers():
+        for candidate in (layer, *(v for k, v in vars(layer).items() if "constraint" in k)):
+            if hyperparameters(candidate):
+                found[id(candidate)] = candidate
+    return list(found.values())
+
+
+class QuantizerScheduler(tf.keras.callbacks.Callback):
+    """Sets an attribute of all quantizers (and of their constraints) as training goes on.
+
+    The value is a function of the epoch or the step alone, so that a run which is resumed with
+    `initial_epoch`, or with a restored optimizer, continues with the right one. Graphs read the
+    attribute at run time: nothing is traced again.
+
+    !!! example
+        ```python
+        model.fit(..., callbacks=[lqx.callbacks.QuantizerScheduler("n", lambda epoch: 9 + epoch)])
+        ```
+
+    # Arguments
+        attribute: Name of the attribute, such as `"n"` or `"alpha"` of FDA or `"percent"` of
+            SiMaN's constraint.
+        schedule: Function from the epoch or the step, from 0, to the value.
+        by: `"epoch"` or `"step"` (the optimizer's count of updates).
+        where: Optional condition on the quantizer or constraint, to schedule only some.
+
+    # Raises
+        ValueError: at the start of training, if nothing in the model has such an attribute, with
+            the attributes there are.
+    """
+
+    def __init__(
+        self,
+        attribute: str,
+        schedule: Callable[[int], float],
+        *,
+        by: str = "epoch",
+        where: Callable[[Any], bool] | None = None,
+    ):
+        super().__init__()
+        if by not in ("epoch", "step"):
+            raise ValueError(f"`by` is one of ['epoch', 'step'], received {by!r}.")
+        self.attribute, self.schedule, self.by, self.where = attribute, schedule, by, where
+
+    def on_train_begin(self, logs=None):
+        holders = _holders(self.model)
+        self._targets = [
+            holder
+            for holder in holders
+            if self.attribute in hyperparameters(holder) and (not self.where or self.where(holder))
+        ]
+        if not self._targets:
+            known = sorted({name for holder in holders for name in hyperparameters(holder)})
+            raise ValueError(
+                f"No quantizer of the model has an attribute {self.attribute!r} to schedule. "
+                f"Those that can be scheduled in this model are {known}."
+            )
+        self._step = int(self.model.optimizer.iterations.numpy())
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self.by == "epoch":
+            self._set(epoch)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self.by == "step":
+            self._set(self._step)
+            self._step += 1
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs is not None:
+            logs[self.attribute] = getattr(self._targets[0], self.attribute)
+
+    def _set(self, position: int) -> None:
+        value = self.schedule(position)
+        for target in self._targets:
+            setattr(target, self.attribute, value)
+
+
+def fourier_terms(epochs: int, start: int = 9, end: int = 18) -> Callable[[int], int]:
+    """FDA's n over a run: equal shares of the epochs for `start`, `start + 1`, ..., `end`.
+
+    The paper says that n grows "gradually" from 9 to 18. With `end=17` this is the schedule of
+    the third-party implementation in BiBench.
+    """
+    return lambda epoch: min(end, start + (end - start + 1) * epoch // epochs)
+
+
+def noise_rate(epochs: int, start: float = 0.1, rest: float = 0.05) -> Callable[[int], float]:
+    """FDA's alpha over a run: half a cosine from `start` to 0, and the last share `rest` at 0.
+
+    The paper says that alpha decays to 0. With `rest=0` this is the schedule of BiBench; the
+    rest lets batch normalization see what the network is at inference.
+    """
+    decay = max(1, round(epochs * (1.0 - rest)))
+    return lambda epoch: 0.5 * start * (1.0 + math.cos(math.pi * min(1.0, (epoch + 1) / decay)))
+
+
+def linear_percent(epochs: int, start: float = 15.0) -> Callable[[int], float]:
+    """SiMaN's percentile over a run: `start * (1 - epoch / epochs)`, as in its official code."""
+    return lambda epoch: start * (1.0 - epoch / epochs)
+
+
+def method_schedules(quantizer: str, epochs: int) -> list[QuantizerScheduler]:
+    """The schedules that belong to a method.
+
+    # Arguments
+        quantizer: Name of a method.
+        epochs: Length of the run.
+
+    # Returns
+        Callbacks for `fit`; an empty list for methods that schedule nothing.
+
+    # Raises
+        ValueError: for an unknown method, with the known ones.
+    """
+    schedules = {
+        "fda": {"n": fourier_terms(epochs), "alpha": noise_rate(epochs)},
+        "siman": {"percent": linear_percent(epochs)},
+    }
+    chosen = schedules.get(method(quantizer).name, {})
+    return [QuantizerScheduler(name, schedule) for name, schedule in chosen.items()]

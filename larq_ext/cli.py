@@ -1,0 +1,416 @@
+"""The command `larq-ext`. It parses, calls the library and prints; it computes nothing.
+
+TensorFlow takes seconds to import, so nothing here imports it before a command needs it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import importlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+DONE, CHECK_FAILED, WRONG_USE = 0, 1, 2
+
+_MODEL_HELP = "MODEL is a zoo name, a .keras or .h5 file, or a SavedModel folder."
+
+
+@dataclass(frozen=True)
+class _Elsewhere:
+    """A command that another package provides."""
+
+    module: str
+    attribute: str
+    help: str
+
+
+_ELSEWHERE = {
+    "demo": _Elsewhere(
+        "larq_ext_recipes.demo",
+        "demo",
+        "Train a small network, convert it, prove it binary: the whole way in one command.",
+    ),
+    "train": _Elsewhere("larq_ext_recipes.cli", "train", "Train an experiment."),
+    "evaluate": _Elsewhere("larq_ext_recipes.cli", "evaluate", "Measure a model's accuracy."),
+}
+
+
+class _Group(click.Group):
+    """Knows the commands of other packages by name, and prints known errors as one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *_ELSEWHERE])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _ELSEWHERE:
+            return super().get_command(ctx, cmd_name)
+        entry = _ELSEWHERE[cmd_name]
+        command = copy.copy(getattr(importlib.import_module(entry.module), entry.attribute))
+        command.callback = _quietly(command.callback)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        # Click would import every command for its help.
+        rows = []
+        for name in self.list_commands(ctx):
+            command = self.commands.get(name)
+            text = command.get_short_help_str(80) if command else _ELSEWHERE[name].help
+            rows.append((name, text))
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (ValueError, FileNotFoundError, ImportError) as error:
+            _fail(str(error), WRONG_USE)
+        except RuntimeError as error:
+            # By name, because importing the class would import TensorFlow.
+            if type(error).__name__ != "DeploymentError":
+                raise
+            failed_check = getattr(error, "report", None) is not None
+            _fail(str(error), CHECK_FAILED if failed_check else WRONG_USE)
+
+
+def _quietly(callback: Callable[..., Any]) -> Callable[..., Any]:
+    """Lets a command import TensorFlow without its messages, but not for its `--help`."""
+
+    @functools.wraps(callback)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        import_quietly("tensorflow")
+        return callback(*args, **kwargs)
+
+    return run
+
+
+def _fail(message: str, code: int) -> None:
+    click.echo(f"Error: {message}", err=True)
+    sys.exit(code)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="larq-ext", message="larq-ext %(version)s")
+def main() -> None:
+    """Binarized neural networks: from training to a file that is proven binary.
+
+    \b
+    The way of a network:
+      larq-ext demo                                      see all of it once
+      larq-ext convert model.keras -o model.tflite       fails unless every layer is binary
+      larq-ext audit model.tflite --model model.keras    what became of each layer
+      larq-ext verify model.keras model.tflite           does it compute the same?
+
+    Exit codes: 0 done, 1 a check failed, 2 wrong use.
+    """
+
+
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@main.command(epilog=_MODEL_HELP)
+@click.argument("model")
+@_json_option
+def summary(model: str, as_json: bool) -> None:
+    """Show the layers of MODEL with bits, memory and operations.
+
+    \b
+    Example:
+      larq-ext summary model.keras
+    """
+    network = load_model(model)
+    import larq as lq
+
+    if as_json:
+        _print_json(_profile(lq.models.ModelProfile(network)))
+    else:
+        lq.models.summary(network, print_fn=click.echo)
+
+
+@main.command(epilog=_MODEL_HELP)
+@click.argument("model")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The .tflite file to write.",
+)
+@click.option(
+    "--report",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Also write the audit to this file, as JSON.",
+)
+@click.option("--allow-float", is_flag=True, help="Write the file even if layers stay float.")
+@click.option(
+    "--target",
+    type=click.Choice(["arm", "xcore"]),
+    default="arm",
+    show_default=True,
+    help="arm serves everything that Larq Compute Engine runs on.",
+)
+@_json_option
+def convert(
+    model: str, output: Path, report: Path | None, allow_float: bool, target: Any, as_json: bool
+) -> None:
+    """Convert MODEL for Larq Compute Engine and prove it binary.
+
+    Nothing is written if a layer that was meant to be binary would run in float (exit code 1).
+
+    \b
+    Example:
+      larq-ext convert model.keras -o model.tflite --report model.json
+    """
+    network = load_model(model)
+    from larq_ext.deploy.convert import convert as convert_model
+    from larq_ext.deploy.errors import DeploymentError
+
+    try:
+        conversion = convert_model(network, allow_float=allow_float, target=target)
+    except DeploymentError as error:
+        if error.report is not None:
+            _write_report(report, error.report)
+            if as_json:
+                _print_json(error.report.to_dict())
+        raise
+    conversion.save(output)
+    _write_report(report, conversion.report)
+    if as_json:
+        _print_json({"output": str(output), **conversion.report.to_dict()})
+    else:
+        click.echo(f"{conversion.report}\n\nWrote {output}.")
+
+
+@main.command(epilog=_MODEL_HELP)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--model", help="The model that FILE was made from: compares bit by bit.")
+@_json_option
+def audit(file: Path, model: str | None, as_json: bool) -> None:
+    """Show which layers of FILE (.tflite) are binary; exit code 1 if one is not.
+
+    \b
+    Example:
+      larq-ext audit model.tflite --model model.keras
+    """
+    network = None if model is None else load_model(model)
+    import_library()
+    from larq_ext.deploy.audit import audit as audit_file
+
+    report = audit_file(file, network)
+    _print_json(report.to_dict()) if as_json else click.echo(str(report))
+    sys.exit(DONE if report.ok else CHECK_FAILED)
+
+
+@main.command(epilog=_MODEL_HELP)
+@click.argument("model")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--inputs",
+    type=click.Path(path_type=Path),
+    help="A .npy file of shape (samples, height, width, channels), preprocessed.",
+)
+@click.option(
+    "--samples",
+    type=click.IntRange(min=1),
+    default=16,
+    show_default=True,
+    help="How many random inputs to take without --inputs.",
+)
+@click.option("--seed", default=0, show_default=True, help="Seed of the random inputs.")
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(min=0),
+    help="The largest difference allowed, relative to the largest output.",
+)
+@_json_option
+def verify(
+    model: str,
+    file: Path,
+    inputs: Path | None,
+    samples: int,
+    seed: int,
+    tolerance: float | None,
+    as_json: bool,
+) -> None:
+    """Compare FILE (.tflite) with MODEL on the same inputs; exit code 1 if they differ.
+
+    \b
+    Example:
+      larq-ext verify model.keras model.tflite --inputs images.npy
+    """
+    network = load_model(model)
+    from larq_ext.deploy.verify import DEFAULT_TOLERANCE
+    from larq_ext.deploy.verify import verify as verify_file
+
+    arrays = _random_inputs(network, samples, seed) if inputs is None else _read_array(inputs)
+    report = verify_file(
+        network,
+        file,
+        arrays,
+        tolerance=DEFAULT_TOLERANCE if tolerance is None else tolerance,
+        verbose=int(sys.stderr.isatty()),
+    )
+    source = str(inputs) if inputs else f"{samples} random inputs, standard normal, seed {seed}"
+    if as_json:
+        _print_json({"inputs": source, **report.to_dict()})
+    else:
+        click.echo(f"Inputs               {source}\n{report}")
+    sys.exit(DONE if report.ok else CHECK_FAILED)
+
+
+@main.command(name="list")
+@click.argument("pattern", default="*")
+@_json_option
+def list_models(pattern: str, as_json: bool) -> None:
+    """List the models of the zoo whose names match PATTERN.
+
+    \b
+    Example:
+      larq-ext list "resnet20*"
+    """
+    import_library()
+    import larq_ext_zoo as zoo
+
+    names = list(zoo.list_models(pattern))
+    if as_json:
+        _print_json(names)
+    elif names:
+        click.echo("\n".join(names))
+    else:
+        click.echo(f"No model matches {pattern!r}; `larq-ext list` shows all.", err=True)
+
+
+def import_library() -> None:
+    """Imports TensorFlow without its messages, then what a model file may name."""
+    import_quietly("tensorflow")
+    for room in ("quantizers", "layers", "deploy"):
+        importlib.import_module(f"larq_ext.{room}")
+
+
+def import_quietly(name: str) -> None:
+    """Imports a package that writes messages from native code; shows them if it fails."""
+    if name in sys.modules:
+        return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with _captured_stderr() as text:
+        try:
+            importlib.import_module(name)
+        except BaseException:
+            text.show = True
+            raise
+
+
+@dataclass
+class _Captured:
+    show: bool = False
+
+
+@contextlib.contextmanager
+def _captured_stderr() -> Iterator[_Captured]:
+    """Keeps what is written to file descriptor 2; shows it in the end if asked to."""
+    sys.stderr.flush()
+    captured = _Captured()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield captured
+        finally:
+            sys.stderr.flush()
+            os.dup2(saved, 2)
+            os.close(saved)
+            if captured.show:
+                file.seek(0)
+                os.write(2, file.read())
+
+
+def load_model(name: str) -> Any:
+    """Loads a model from a file or the zoo.
+
+    # Arguments
+        name: the path of a `.keras` or `.h5` file or of a SavedModel folder, or a zoo name.
+
+    # Returns
+        The Keras model.
+
+    # Raises
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file holds no model.
+    """
+    path = Path(name)
+    is_path = path.suffix in (".keras", ".h5", ".hdf5") or path.is_dir() or os.sep in name
+    if is_path and not path.exists():
+        raise FileNotFoundError(f"There is no file or folder {name}.")
+    if path.is_dir() and not (path / "saved_model.pb").is_file():
+        raise ValueError(f"The folder {name} is no SavedModel: it holds no saved_model.pb.")
+    import_library()
+    import tensorflow as tf
+
+    if not is_path:
+        import larq_ext_zoo as zoo
+
+        return zoo.get(name)
+    try:
+        return tf.keras.models.load_model(path, compile=False)
+    except Exception as error:  # each format fails in ways of its own
+        raise ValueError(f"Cannot load a Keras model from {name}: {error}") from error
+
+
+def _random_inputs(model: Any, samples: int, seed: int) -> list[Any]:
+    import numpy as np
+
+    generator = np.random.default_rng(seed)
+    return [
+        generator.standard_normal((samples, *tensor.shape[1:])).astype(tensor.dtype.name)
+        for tensor in model.inputs
+    ]
+
+
+def _read_array(path: Path) -> Any:
+    import numpy as np
+
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}.")
+    try:
+        return np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path} is no .npy file of numbers: {error}") from error
+
+
+def _profile(profile: Any) -> dict[str, Any]:
+    """Larq's model profile as plain values; memory in bits, as Larq counts it."""
+    return {
+        "name": profile.name,
+        "weights": profile.weight_count(),
+        "weights_by_bits": {
+            str(bits): profile.weight_count(bits) for bits in profile.unique_param_bidtwidths
+        },
+        "memory_bits": profile.memory,
+        "float32_memory_bits": profile.fp_equivalent_memory,
+        "macs": profile.op_count("mac"),
+        "macs_by_bits": {
+            str(bits): profile.op_count("mac", bits) for bits in profile.unique_op_precisions
+        },
+    }
+
+
+def _write_report(path: Path | None, report: Any) -> None:
+    if path is not None:
+        path.write_text(json.dumps(report.to_dict(), indent=2) + "\n")
+
+
+def _print_json(values: Any) -> None:
+    click.echo(json.dumps(values, indent=2))
+
+
+if __name__ == "__main__":
+    main()

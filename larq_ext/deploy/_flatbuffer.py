@@ -1,0 +1,237 @@
+"""Reads TensorFlow Lite files: the graph, the packed filters, the order of the outputs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flatbuffers import flexbuffers
+
+IDENTIFIER = b"TFL3"  # bytes 4 to 8 of every TensorFlow Lite file
+
+_DTYPES = {
+    "FLOAT32": np.float32,
+    "FLOAT16": np.float16,
+    "FLOAT64": np.float64,
+    "INT8": np.int8,
+    "UINT8": np.uint8,
+    "INT16": np.int16,
+    "INT32": np.int32,
+    "INT64": np.int64,
+    "BOOL": np.bool_,
+}
+
+
+def load_flatbuffer(flatbuffer_or_path: bytes | bytearray | str | Path) -> bytes:
+    """Returns the bytes of a TensorFlow Lite model and checks that they are one.
+
+    # Arguments
+        flatbuffer_or_path: the serialized model, or the path of a `.tflite` file.
+
+    # Returns
+        The serialized model.
+
+    # Raises
+        FileNotFoundError: if there is no such file.
+        ValueError: if the content is no TensorFlow Lite model.
+    """
+    if isinstance(flatbuffer_or_path, (bytes, bytearray, memoryview)):
+        data, source = bytes(flatbuffer_or_path), "the given bytes"
+    elif isinstance(flatbuffer_or_path, (str, Path)):
+        path = Path(flatbuffer_or_path)
+        if not path.is_file():
+            raise FileNotFoundError(f"There is no file {path}.")
+        data, source = path.read_bytes(), str(path)
+    else:
+        raise ValueError(
+            "Expected the bytes of a TensorFlow Lite model or the path of a .tflite file, "
+            f"received {type(flatbuffer_or_path).__name__}."
+        )
+    if data[4:8] != IDENTIFIER:
+        raise ValueError(
+            f"Expected a TensorFlow Lite model (bytes 4 to 8 are {IDENTIFIER!r}), but {source} "
+            f"({len(data)} bytes) has {data[4:8]!r} there: it is damaged or another kind of file."
+        )
+    return data
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor of the graph; `data` is its constant value, `None` where it is computed."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    data: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Op:
+    """An operator: the positions of its tensors and, for custom operators, their options."""
+
+    index: int
+    name: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The main subgraph of a file."""
+
+    tensors: tuple[Tensor, ...]
+    ops: tuple[Op, ...]
+
+    @cached_property
+    def _producers(self) -> dict[int, Op]:
+        return {output: op for op in self.ops for output in op.outputs}
+
+    def producer(self, tensor: int) -> Op | None:
+        """The operator that computes a tensor; `None` for inputs and constants."""
+        return self._producers.get(tensor)
+
+    def op_counts(self) -> dict[str, int]:
+        """How often each operator occurs, the most frequent first."""
+        return dict(Counter(op.name for op in self.ops).most_common())
+
+    def constants_behind(self, tensor: int, size: int) -> Iterator[Tensor]:
+        """The constants of `size` elements from which a tensor is computed."""
+        pending, seen = [tensor], set()
+        while pending:
+            index = pending.pop()
+            if index < 0 or index in seen:
+                continue
+            seen.add(index)
+            value = self.tensors[index]
+            if value.data is not None and value.data.size == size:
+                yield value
+            if op := self.producer(index):
+                pending.extend(op.inputs)
+
+
+def read_graph(flatbuffer: bytes) -> Graph:
+    """Parses a serialized TensorFlow Lite model without copying its weights.
+
+    # Arguments
+        flatbuffer: the serialized model.
+
+    # Returns
+        Its first subgraph, which is the model itself.
+
+    # Raises
+        ValueError: if the content is damaged.
+    """
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    try:
+        model = schema.Model.GetRootAs(flatbuffer)
+        subgraph = model.Subgraphs(0)
+        types = _names(schema.TensorType)
+        tensors = tuple(
+            _read_tensor(model, subgraph.Tensors(i), types) for i in range(subgraph.TensorsLength())
+        )
+        codes = [
+            _op_name(schema, model.OperatorCodes(i)) for i in range(model.OperatorCodesLength())
+        ]
+        operators = (subgraph.Operators(i) for i in range(subgraph.OperatorsLength()))
+        ops = tuple(_read_op(schema, index, op, codes) for index, op in enumerate(operators))
+    except Exception as error:  # the generated reader raises whatever a wrong offset leads to
+        raise ValueError(f"The TensorFlow Lite model is damaged: {error}.") from error
+    return Graph(tensors, ops)
+
+
+def _names(enumeration: type) -> dict[int, str]:
+    return {value: name for name, value in vars(enumeration).items() if isinstance(value, int)}
+
+
+def _op_name(schema: Any, code: Any) -> str:
+    # Files keep small codes in the old one-byte field and large ones in the new field.
+    builtin = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+    if builtin == schema.BuiltinOperator.CUSTOM:
+        return code.CustomCode().decode()
+    return _names(schema.BuiltinOperator)[builtin]
+
+
+def _read_tensor(model: Any, tensor: Any, types: dict[int, str]) -> Tensor:
+    shape = tuple(int(tensor.Shape(i)) for i in range(tensor.ShapeLength()))
+    dtype = types[tensor.Type()]
+    buffer = model.Buffers(tensor.Buffer())
+    data = None
+    if buffer.DataLength() and dtype in _DTYPES:
+        data = buffer.DataAsNumpy().view(_DTYPES[dtype]).reshape(shape)
+    return Tensor(tensor.Name().decode(), shape, dtype, data)
+
+
+def _read_op(schema: Any, index: int, op: Any, codes: list[str]) -> Op:
+    name = codes[op.OpcodeIndex()]
+    options: dict[str, Any] = {}
+    if name.startswith("Lce") and op.CustomOptionsLength():
+        options = flexbuffers.GetRoot(op.CustomOptionsAsNumpy().tobytes()).Value
+    elif name == "CONV_2D":
+        conv = schema.Conv2DOptions()
+        table = op.BuiltinOptions()
+        conv.Init(table.Bytes, table.Pos)
+        options = {"padding": _names(schema.Padding)[conv.Padding()]}
+    return Op(
+        index,
+        name,
+        tuple(int(op.Inputs(i)) for i in range(op.InputsLength())),
+        tuple(int(op.Outputs(i)) for i in range(op.OutputsLength())),
+        options,
+    )
+
+
+def unpack_filter(packed: np.ndarray, channels: int) -> np.ndarray:
+    """Unpacks the filter of an `LceBconv2d`.
+
+    # Arguments
+        packed: int32, shape `(out, height, width, ceil(in / 32))`; the lowest bit is the first
+            channel and a set bit stands for -1.
+        channels: the number of input channels of a filter.
+
+    # Returns
+        Booleans of shape `(out, height, width, in)`, true where the weight is -1.
+    """
+    words = np.ascontiguousarray(packed, dtype="<i4")
+    bits = np.unpackbits(words.view(np.uint8), axis=-1, bitorder="little")
+    return bits[..., :channels].astype(bool)
+
+
+def order_by_signature(flatbuffer: bytes) -> bytes:
+    """Puts inputs and outputs in the alphabetical order of their names in the signature.
+
+    The converter returns several outputs in an order of its own, so a position says nothing
+    unless it is restored in the file.
+
+    # Arguments
+        flatbuffer: a serialized model with one signature.
+
+    # Returns
+        The same model with its inputs and outputs permuted in place.
+    """
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    data = bytearray(flatbuffer)
+    model = schema.Model.GetRootAs(data)
+    signature = model.SignatureDefs(0)
+    subgraph = model.Subgraphs(signature.SubgraphIndex())
+    for kind in ("Inputs", "Outputs"):
+        length = getattr(signature, f"{kind}Length")()
+        entries = [getattr(signature, kind)(i) for i in range(length)]
+        entries.sort(key=lambda entry: entry.Name())
+        # A view of `data`: assigning changes the file and keeps every offset.
+        positions = getattr(subgraph, f"{kind}AsNumpy")()
+        order = [entry.TensorIndex() for entry in entries]
+        if sorted(order) != sorted(positions.tolist()):
+            raise ValueError(
+                f"The signature names the tensors {sorted(order)} as {kind.lower()}, the graph "
+                f"{sorted(positions.tolist())}."
+            )
+        positions[:] = order
+    return bytes(data)

@@ -1,0 +1,209 @@
+"""Turns a trained model into its deployed form: plain signs, kernels of +-1, float32."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import larq as lq
+import numpy as np
+import tensorflow as tf
+
+from larq_ext.deploy.errors import DeploymentError
+from larq_ext.deploy.layers import BinaryConv2D, BinaryDense, DeployedSign, deployed_weights
+from larq_ext.quantizers import BinaryQuantizer, InputForm, KernelForm, factor_kernel
+
+# Which variable each quantizer of a Larq layer belongs to.
+_KERNELS = {
+    "kernel_quantizer": "kernel",
+    "depthwise_quantizer": "depthwise_kernel",
+    "pointwise_quantizer": "pointwise_kernel",
+}
+_PLAIN_SIGNS = (lq.quantizers.SteSign, lq.quantizers.ApproxSign, lq.quantizers.SwishSign)
+_PLAIN_FUNCTIONS = (
+    lq.quantizers.ste_sign,
+    lq.quantizers.approx_sign,
+    lq.quantizers.swish_sign,
+    lq.math.sign,
+)
+
+
+def bake(model: tf.keras.Model) -> tf.keras.Model:
+    """Makes the deployed form of a model: another model with equal outputs.
+
+    Each layer with a binary kernel and a binary input becomes a `BinaryConv2D` or `BinaryDense`:
+    a plain sign, a kernel of +-1, and a scale and a bias after the convolution. Other quantized
+    kernels become constants. Everything is float32; constraints, regularizers and what else
+    only training needs is gone. A layer that is meant to be binary and cannot be baked keeps its
+    class, and `float_reasons` tells why.
+
+    # Arguments
+        model: Built functional or sequential model, with layers of Larq or of `larq_ext.layers`.
+
+    # Returns
+        A new model; a model that is baked already is returned as it is.
+
+    # Raises
+        DeploymentError: if the model cannot be rebuilt layer by layer.
+    """
+    if hasattr(model, "_float_reasons"):
+        return model
+    if not isinstance(model, tf.keras.Model):
+        raise DeploymentError(f"bake takes a tf.keras.Model, received {type(model).__name__}.")
+    if not isinstance(model, tf.keras.Sequential) and not model._is_graph_network:
+        raise DeploymentError(
+            f"The model {model.name!r} is a subclass of tf.keras.Model, whose layers cannot be "
+            "replaced. Build it with the functional API or as a tf.keras.Sequential."
+        )
+    if not model.built or not model.inputs:
+        raise DeploymentError(
+            f"The model {model.name!r} has no known input shape: give its first layer an "
+            "`input_shape`, or begin with tf.keras.layers.Input."
+        )
+    weights: dict[str, list[np.ndarray]] = {}
+    reasons: dict[str, str] = {}
+
+    def replace(layer):
+        if isinstance(layer, tf.keras.Model):
+            nested = bake(layer)
+            reasons.update({f"{layer.name}/{k}": v for k, v in float_reasons(nested).items()})
+            return nested
+        # The scope may have been left on by an exception: latent weights are what counts.
+        with lq.context.quantized_scope(False):
+            new, weights[layer.name], reason = _bake_layer(layer)
+        if reason is not None:
+            reasons[layer.name] = reason
+        return new
+
+    try:
+        baked = tf.keras.models.clone_model(model, clone_function=replace)
+    finally:
+        lq.context.quantized_scope(False).__enter__()
+    for layer in baked.layers:
+        if weights.get(layer.name):
+            layer.set_weights(weights[layer.name])
+    baked._float_reasons = reasons
+    return baked
+
+
+def float_reasons(baked: tf.keras.Model) -> dict[str, str]:
+    """Why layers of a baked model that were meant to be binary are not, by layer name."""
+    return getattr(baked, "_float_reasons", {})
+
+
+def _bake_layer(layer) -> tuple[Any, list[np.ndarray], str | None]:
+    """The deployed layer, its weights, and the reason if a binary layer stays as it is."""
+    config = layer.get_config()
+    if "dtype" in config:
+        config["dtype"] = "float32"
+    found = {name: getattr(layer, name, None) for name in _KERNELS}
+    quantizers = {name: q for name, q in found.items() if q is not None}
+    if not quantizers:
+        return type(layer).from_config(config), layer.get_weights(), None
+    if not _is_binary(getattr(layer, "input_quantizer", None)) or not all(
+        _is_binary(q) for q in quantizers.values()
+    ):
+        return *_constant_kernels(layer, config, quantizers), None
+    parts = _binary_parts(layer)
+    if isinstance(parts, str):
+        return *_constant_kernels(layer, config, quantizers), parts
+    return *_binary_layer(layer, config, *parts), None
+
+
+def _is_binary(quantizer) -> bool:
+    return getattr(quantizer, "precision", None) == 1
+
+
+def _constant_kernels(layer, config, quantizers):
+    """The same layer with its quantized kernels as constants."""
+    constants = {}
+    for name, quantizer in quantizers.items():
+        variable = getattr(layer, _KERNELS[name])
+        value = tf.cast(tf.convert_to_tensor(variable), tf.float32)
+        constants[id(variable)] = np.asarray(quantizer(value))
+        # Larq's NoOp keeps the value, and the number of bits for Larq's summary.
+        config[name] = lq.quantizers.NoOp(precision=getattr(quantizer, "precision", 32) or 32)
+        for training_only in ("constraint", "regularizer"):
+            config[name.replace("quantizer", training_only)] = None
+    owned = {id(w) for q in quantizers.values() for w in getattr(q, "weights", [])}
+    kept = [w for w in layer.weights if id(w) not in owned]
+    weights = [constants.get(id(w), np.asarray(w)) for w in kept]
+    return type(layer).from_config(config), weights
+
+
+def _input_form(quantizer) -> InputForm | None:
+    if isinstance(quantizer, BinaryQuantizer):
+        return quantizer.input_form()
+    if isinstance(quantizer, (DeployedSign, *_PLAIN_SIGNS)) or quantizer in _PLAIN_FUNCTIONS:
+        return InputForm()
+    if isinstance(quantizer, lq.quantizers.SteHeaviside):
+        return InputForm(zero_one=True)
+    if isinstance(quantizer, lq.quantizers.DoReFa) and quantizer.mode == "activations":
+        return InputForm(zero_one=True, threshold=0.5)
+    return None
+
+
+def _binary_parts(layer) -> tuple[KernelForm, InputForm] | str:
+    """The forms of kernel and input, or why the layer cannot be a binary convolution."""
+    name = type(layer).__name__
+    if not isinstance(layer, lq.layers.QuantConv2D | lq.layers.QuantDense):
+        return f"{name} has no binary kernel in the Larq Compute Engine"
+    if isinstance(layer, lq.layers.QuantDense) and layer.input_spec.ndim not in (None, 2):
+        return "QuantDense on inputs of more than two dimensions"
+    inputs = _input_form(layer.input_quantizer)
+    if inputs is None:
+        return (
+            f"the input quantizer {_name(layer.input_quantizer)} is not known to be a plain sign: "
+            "use one of Larq's or larq_ext's"
+        )
+    latent = np.asarray(tf.cast(tf.convert_to_tensor(layer.kernel), tf.float32))
+    if isinstance(layer.kernel_quantizer, BinaryQuantizer):
+        kernel = layer.kernel_quantizer.kernel_form(latent)
+    else:
+        kernel = factor_kernel(np.asarray(layer.kernel_quantizer(tf.constant(latent))))
+    if kernel is None:
+        return (
+            f"the kernel quantized by {_name(layer.kernel_quantizer)} is not +-c with one c above "
+            "zero per output channel"
+        )
+    if kernel.zero_one and getattr(layer, "groups", 1) != 1:
+        return "kernels of zeros and ones need one more filter, which groups do not allow"
+    padded = getattr(layer, "padding", "valid") == "same"
+    if inputs.zero_one and padded and np.max(layer.kernel_size) > 1 and layer.pad_values != 0.0:
+        return (
+            f"inputs of 0 and {inputs.scale:g} are padded with {layer.pad_values}, which is not "
+            "one of them: set pad_values=0.0"
+        )
+    return kernel, inputs
+
+
+def _name(quantizer) -> str:
+    return getattr(quantizer, "__name__", type(quantizer).__name__)
+
+
+def _binary_layer(layer, config, kernel: KernelForm, inputs: InputForm):
+    """The deployed layer and its weights."""
+    dense = isinstance(layer, lq.layers.QuantDense)
+    outputs = kernel.signs.shape[-1]
+    kept = ("name", "trainable", "dtype", "activation")
+    if not dense:
+        kept += ("kernel_size", "strides", "padding", "pad_values", "data_format")
+        kept += ("dilation_rate", "groups")
+    arguments = {name: config[name] for name in kept}
+    if inputs.zero_one and not dense:
+        arguments["pad_values"] = 1.0
+    new = (BinaryDense if dense else BinaryConv2D).from_config(
+        {
+            **arguments,
+            "filters": outputs + kernel.zero_one,
+            "ones_filter": kernel.zero_one,
+            "input_quantizer": DeployedSign(
+                center=inputs.center, negate=inputs.zero_one, threshold=inputs.threshold
+            ),
+        }
+    )
+    if dense:
+        kernel = kernel._replace(signs=kernel.signs[None, None])
+    learned = getattr(layer, "scale_mode", None) == "learned"
+    scale = np.asarray(layer.scale) if learned else np.ones(outputs)
+    bias = np.asarray(layer.bias) if layer.use_bias else np.zeros(outputs)
+    return new, deployed_weights(kernel, inputs, scale, bias)

@@ -1,0 +1,41 @@
+"""The error of the deployment steps, and the check that the converter is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from larq_ext.deploy.audit import AuditReport
+
+
+class DeploymentError(RuntimeError):
+    """A model could not be deployed as a binary network.
+
+    # Arguments
+        message: what is wrong and what to change.
+        report: the audit that failed, where there is one.
+    """
+
+    def __init__(self, message: str, report: AuditReport | None = None) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+def require_engine() -> None:
+    """Checks that Larq Compute Engine is installed.
+
+    # Raises
+        DeploymentError: with the line to type, or where there is nothing to install, with what
+            to do instead.
+    """
+    if importlib.util.find_spec("larq_compute_engine") is not None:
+        return
+    raise DeploymentError(
+        "Larq Compute Engine is not installed: type "
+        "`pip install 'larq-compute-engine>=0.16,<0.17'`. "
+        f"Its wheels exist for x86-64 only (this machine is {platform.machine()}); on another "
+        "machine convert and check on x86-64, and run the .tflite file with the engine's "
+        "prebuilt programs for ARM."
+    )

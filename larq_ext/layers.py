@@ -1,0 +1,225 @@
+"""Larq's layers with a `quantizer` that stands for a whole method of binarization.
+
+```python
+lqx.layers.QuantConv2D(64, 3, padding="same", quantizer="fda")
+```
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+
+import larq as lq
+import tensorflow as tf
+
+from larq_ext._summary import no_operand
+from larq_ext.quantizers import BinaryQuantizer, MagnitudeClip, method
+from larq_ext.quantizers._sharing import join
+
+__all__ = ["QuantConv2D", "QuantDense"]
+
+SCALES = ("learned", None)
+
+
+@contextmanager
+def _restored_scope():
+    """Leaves Larq's quantized scope as it was found, after an exception too.
+
+    Larq's own context manager does not: one failing layer would leave it on, and the next
+    training step of a layer with a constraint would overwrite latent weights with binary ones.
+    """
+    before = lq.context.should_quantize()
+    try:
+        yield
+    except BaseException:
+        lq.context.quantized_scope(before).__enter__()
+        raise
+
+
+@contextmanager
+def _without_constraint_warning(silent: bool):
+    """Holds back Larq's warning of starved weights where the method has no such constraint."""
+    logger = logging.getLogger("larq.layers_base")
+    before = logger.disabled
+    logger.disabled = before or silent
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
+def _set_role(quantizer: BinaryQuantizer, role: str) -> None:
+    if quantizer.role not in (None, role):
+        raise ValueError(
+            f"`{role}_quantizer` is a {type(quantizer).__name__} for {quantizer.role}s "
+            f"(role={quantizer.role!r}): make one with role={role!r}, or without a role."
+        )
+    if role == "input" and quantizer.alias == "mlp_classifier":
+        raise ValueError(
+            "The method 'mlp_classifier' has no quantizer for inputs: it binarizes kernels, and "
+            'its networks use input_quantizer="approx_sign".'
+        )
+    quantizer.role = role
+
+
+class _MethodLayer(tf.keras.layers.Layer):
+    """What the layers share: the method's parts, and a scale per output channel."""
+
+    def __init__(
+        self,
+        *args,
+        quantizer: str | None = None,
+        scale: str | None = "method",
+        input_quantizer=None,
+        kernel_quantizer=None,
+        kernel_constraint=None,
+        **kwargs,
+    ):
+        chosen = {} if quantizer is None else method(quantizer).arguments()
+        self.quantizer = quantizer
+        self.scale_mode = chosen.get("scale") if scale == "method" else scale
+        if self.scale_mode not in SCALES:
+            raise ValueError(f"`scale` is one of {list(SCALES)}, received {scale!r}.")
+        if "pad_values" in kwargs and kwargs["pad_values"] is None:
+            kwargs["pad_values"] = chosen.get("pad_values", 0.0)
+        if kernel_constraint is None and kernel_quantizer is None:
+            # The constraint belongs to the method's kernel quantizer, not to another one.
+            kernel_constraint = chosen.get("kernel_constraint")
+        input_quantizer = input_quantizer or chosen.get("input_quantizer")
+        kernel_quantizer = kernel_quantizer or chosen.get("kernel_quantizer")
+        with _without_constraint_warning(silent=quantizer is not None):
+            super().__init__(
+                *args,
+                input_quantizer=input_quantizer,
+                kernel_quantizer=kernel_quantizer,
+                kernel_constraint=kernel_constraint,
+                **kwargs,
+            )
+        for role in ("input", "kernel"):
+            part = getattr(self, f"{role}_quantizer")
+            if isinstance(part, BinaryQuantizer):
+                _set_role(part, role)
+                setattr(self, f"{role}_quantizer", join(part, self.name))
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        with lq.context.quantized_scope(False):
+            kernel = tf.convert_to_tensor(self.kernel)
+        # Now rather than at the first call, so that a layer that is built has all its weights.
+        for quantizer, shape in (
+            (self.input_quantizer, tf.TensorShape(input_shape)),
+            (self.kernel_quantizer, self.kernel.shape),
+        ):
+            if isinstance(quantizer, BinaryQuantizer) and not quantizer.built:
+                with tf.name_scope(quantizer.name):
+                    quantizer.build(shape)
+                quantizer.initialize_from(kernel)
+        if self.scale_mode == "learned":
+            axes = list(range(len(self.kernel.shape) - 1))
+            scale = self.add_weight(
+                name="scale",
+                shape=self.kernel.shape[-1:],
+                initializer=lambda shape, dtype=None: tf.reduce_mean(tf.abs(kernel), axes),
+            )
+            self.scale = no_operand(scale)
+        if isinstance(self.kernel_constraint, MagnitudeClip):
+            # The paper's code clips before each forward pass: the first one is not after an update.
+            with tf.init_scope():
+                self.kernel.assign(self.kernel_constraint(self.kernel))
+
+    def call(self, inputs):
+        with _restored_scope():
+            return super().call(inputs)
+
+    def save_own_variables(self, store):
+        # A binary kernel in a file of latent weights could not be trained on.
+        with lq.context.quantized_scope(False):
+            super().save_own_variables(store)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "quantizer": self.quantizer,
+            "scale": self.scale_mode,
+        }
+
+
+@tf.keras.utils.register_keras_serializable(package="larq_ext")
+class QuantConv2D(_MethodLayer, lq.layers.QuantConv2D):
+    """Larq's `QuantConv2D` with the parts of a method under one name.
+
+    `output = activation(scale * conv(input_quantizer(input), kernel_quantizer(kernel)) + bias)`
+
+    # Arguments
+        filters: Number of output channels.
+        kernel_size: Integer or pair of integers.
+        quantizer: Name of a method: `"fda"`, `"learnable_scale"`, `"siman"`,
+            `"mlp_classifier"`, or `"ste_sign"` (Larq's own, with `approx_sign` inputs). It sets
+            the arguments below that are not given, and each that is given overrides it.
+        scale: `"learned"` for a trained scale per output channel, `None` for none; by default
+            what the method says.
+        pad_values: What `padding="same"` pads with; `None` is what the method says, +1 for -1 and
+            +1 inputs and 0 for 0 and 1 inputs. The papers pad with 0.
+        input_quantizer: Quantizer of the input, as in Larq.
+        kernel_quantizer: Quantizer of the kernel, as in Larq.
+        kernel_constraint: Constraint of the latent kernel, as in Larq.
+        **kwargs: All other arguments of `larq.layers.QuantConv2D`.
+
+    # Input shape
+        `(samples, rows, columns, channels)`
+
+    # Output shape
+        `(samples, new_rows, new_columns, filters)`
+
+    # Raises
+        ValueError: for an unknown method, with the known ones, or a quantizer in a role that it
+            does not have.
+    """
+
+    def __init__(self, filters, kernel_size, *args, pad_values=None, **kwargs):
+        super().__init__(filters, kernel_size, *args, pad_values=pad_values, **kwargs)
+
+    def convolution_op(self, inputs, kernel):
+        outputs = super().convolution_op(inputs, kernel)
+        return outputs * self.scale if self.scale_mode == "learned" else outputs
+
+
+@tf.keras.utils.register_keras_serializable(package="larq_ext")
+class QuantDense(_MethodLayer, lq.layers.QuantDense):
+    """Larq's `QuantDense` with the parts of a method under one name.
+
+    `output = activation(scale * (input_quantizer(input) @ kernel_quantizer(kernel)) + bias)`
+
+    # Arguments
+        units: Number of outputs.
+        quantizer: Name of a method, see `QuantConv2D`.
+        scale: `"learned"` or `None`; by default what the method says.
+        input_quantizer: Quantizer of the input, as in Larq.
+        kernel_quantizer: Quantizer of the kernel, as in Larq.
+        kernel_constraint: Constraint of the latent kernel, as in Larq.
+        **kwargs: All other arguments of `larq.layers.QuantDense`.
+
+    # Input shape
+        `(samples, ..., channels)`
+
+    # Output shape
+        `(samples, ..., units)`
+
+    # Raises
+        ValueError: for an unknown method, with the known ones, or a quantizer in a role that it
+            does not have.
+    """
+
+    def call(self, inputs):
+        if self.scale_mode != "learned":
+            return super().call(inputs)
+        with _restored_scope():
+            if self.input_quantizer:
+                inputs = self.input_quantizer(inputs)
+            with lq.context.quantized_scope(True):
+                outputs = tf.tensordot(inputs, tf.convert_to_tensor(self.kernel), 1)
+            outputs *= self.scale
+            if self.use_bias:
+                outputs += self.bias
+            return outputs if self.activation is None else self.activation(outputs)

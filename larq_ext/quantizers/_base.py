@@ -1,0 +1,253 @@
+"""What the quantizers share: a role, numbers that can be scheduled, parameters, the flip ratio."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import larq as lq
+import numpy as np
+import tensorflow as tf
+
+from larq_ext._summary import no_operand
+
+ROLES = ("input", "kernel")
+
+
+class KernelForm(NamedTuple):
+    """What a binary kernel is at inference: `scale * signs`, or `scale * (signs + 1) / 2`.
+
+    `signs` is exactly +-1 in the shape of the kernel, `scale` has one number per output channel,
+    and `zero_one` tells which of the two formulas holds.
+    """
+
+    signs: np.ndarray
+    scale: np.ndarray
+    zero_one: bool = False
+
+
+class InputForm(NamedTuple):
+    """What a binary input is at inference.
+
+    With `c` the mean of the sample if `center`, else 0:
+    `scale * sign(x - c)`, or `scale * [x - c > threshold]` if `zero_one`.
+    """
+
+    scale: float = 1.0
+    zero_one: bool = False
+    center: bool = False
+    threshold: float = 0.0
+
+
+class Hyperparameter:
+    """An attribute that graphs read at run time, so that a schedule may set it between steps.
+
+    The number lives in a variable that is in checkpoints but not in `weights`: it is no parameter
+    of the network, and weight files stay exchangeable between quantizers.
+    """
+
+    def __init__(self, minimum: float = -np.inf, maximum: float = np.inf, integer: bool = False):
+        self.minimum, self.maximum, self.integer = minimum, maximum, integer
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        if instance is None:
+            return self
+        value = getattr(instance._hyperparameters, self.name).numpy().item()
+        return round(value) if self.integer else value
+
+    def __set__(self, instance: Any, value: float) -> None:
+        if not self.minimum <= value <= self.maximum or (self.integer and value != int(value)):
+            kind = "an integer" if self.integer else "a number"
+            raise ValueError(
+                f"`{self.name}` of {type(instance).__name__} is {kind} from {self.minimum} to "
+                f"{self.maximum}, received {value!r}."
+            )
+        if not hasattr(instance, "_hyperparameters"):
+            instance._hyperparameters = tf.__internal__.tracking.AutoTrackable()
+        with tf.init_scope():
+            if hasattr(instance._hyperparameters, self.name):
+                getattr(instance._hyperparameters, self.name).assign(value)
+            else:
+                # Python floats are doubles: the variable is one too, so that what was set is read.
+                variable = tf.Variable(value, trainable=False, dtype=tf.float64, name=self.name)
+                setattr(instance._hyperparameters, self.name, variable)
+
+
+def read_hyperparameter(instance: Any, name: str) -> tf.Tensor:
+    """The present value of a `Hyperparameter` as a float32 scalar, for use inside graphs."""
+    return tf.cast(getattr(instance._hyperparameters, name), tf.float32)
+
+
+def hyperparameters(instance: Any) -> list[str]:
+    """Names of the attributes of `instance` that can be scheduled."""
+    return [
+        name
+        for owner in reversed(type(instance).__mro__)
+        for name, value in vars(owner).items()
+        if isinstance(value, Hyperparameter)
+    ]
+
+
+def one_of(name: str, value: Any, allowed: tuple) -> Any:
+    """`value` if it is allowed, else an error that lists what is."""
+    if value not in allowed:
+        raise ValueError(f"`{name}` is one of {list(allowed)}, received {value!r}.")
+    return value
+
+
+def factor_kernel(kernel: np.ndarray) -> KernelForm | None:
+    """Splits a quantized kernel into +-1 and one positive number per output channel.
+
+    # Arguments
+        kernel: Quantized kernel, output channels last.
+
+    # Returns
+        A `KernelForm`, or `None` if a channel is zero, not finite or holds two magnitudes.
+    """
+    magnitudes = np.abs(kernel).reshape(-1, kernel.shape[-1])
+    scale = magnitudes[0]
+    if not (np.isfinite(magnitudes).all() and (scale > 0).all()):
+        return None
+    # Some quantizers round: `x + (sign(x) - x)` is off by one unit in the last place or two.
+    if (np.abs(magnitudes - scale) > 1e-6 * scale).any():
+        return None
+    return KernelForm(np.where(kernel >= 0, 1.0, -1.0).astype("float32"), scale)
+
+
+class BinaryQuantizer(lq.quantizers.Quantizer):
+    """Base class of quantizers with one bit per output.
+
+    # Arguments
+        role: `"input"` or `"kernel"`: what is quantized. `None` finds out at first use (Larq's
+            layers quantize kernels inside `larq.context.quantized_scope`, inputs outside).
+        metrics: List of metrics, of which Larq knows `"flip_ratio"`. `None` takes those of
+            `larq.context.metrics_scope` if this turns out to be a kernel quantizer.
+    """
+
+    precision = 1
+    alias: str
+
+    def __init__(
+        self,
+        *,
+        role: str | None = None,
+        metrics: list[str] | None = None,
+        name: str | None = None,
+        sharing: str | None = None,
+        **kwargs,
+    ):
+        if role is not None:
+            one_of("role", role, ROLES)
+        # Keras would call `SiMaN` "si_ma_n".
+        name = name or f"{self.alias}_{tf.keras.backend.get_uid(self.alias)}"
+        super().__init__(name=name, **kwargs)
+        self.role = role
+        # Set and read by `_sharing`: who uses this instance, and an identifier if several do.
+        self.sharing = sharing
+        self._users: set[str] = set()
+        self._custom_metrics = metrics
+        self._scope_metrics = list(lq.context.get_training_metrics())
+
+    def build(self, input_shape):
+        if self.role is None:
+            self.role = "kernel" if lq.context.should_quantize() else "input"
+        self._built_for = tuple(tf.TensorShape(input_shape).as_list())
+        metrics = self._custom_metrics
+        if metrics is None:
+            metrics = self._scope_metrics if self.role == "kernel" else []
+        if "flip_ratio" in metrics:
+            self.flip_ratio = lq.metrics.FlipRatio(name=f"flip_ratio/{self.name}")
+            self.flip_ratio.build(input_shape)
+        super().build(input_shape)
+
+    def call(self, inputs, training=None):
+        # Mirrored variables come as they are: only a tensor has the operators used below.
+        inputs = tf.convert_to_tensor(inputs)
+        self._check_shape(inputs)
+        # Surrogate gradients and scales lose their tail in half precision.
+        outputs = tf.cast(self.quantize(tf.cast(inputs, tf.float32), training), inputs.dtype)
+        if hasattr(self, "flip_ratio"):
+            # FlipRatio compares integers, and a scale below 1 would round every value to 0.
+            self.add_metric(self.flip_ratio(tf.sign(outputs)))
+        return outputs
+
+    @property
+    def users(self) -> set[str]:
+        """Names of the layers that use this instance."""
+        return self._users
+
+    def quantize(self, x: tf.Tensor, training) -> tf.Tensor:
+        """Quantizes a float32 tensor."""
+        raise NotImplementedError
+
+    def parameter_key(self, shape: tuple) -> tuple:
+        """The part of a tensor's shape that the parameters depend on."""
+        return ()
+
+    def _check_shape(self, inputs: tf.Tensor) -> None:
+        shape = tuple(inputs.shape.as_list())
+        if self.parameter_key(shape) != self.parameter_key(self._built_for):
+            raise ValueError(
+                f"The quantizer `{self.name}` ({type(self).__name__}) has parameters for tensors "
+                f"of shape {self._built_for} and was given one of shape {shape}. One instance "
+                "used in several layers shares its parameters, so the layers must agree in "
+                f'shape: give each layer its own, for example by the name "{self.alias}".'
+            )
+
+    def add_parameter(self, name: str, shape, initializer, *, deployed: bool, **kwargs):
+        """Adds a trainable parameter; `deployed` tells whether it exists at inference."""
+        variable = self.add_weight(
+            name=f"{self.role}_{name}",
+            shape=shape,
+            initializer=initializer,
+            dtype=tf.float32,
+            experimental_autocast=False,
+            **kwargs,
+        )
+        return no_operand(variable, deployed)
+
+    @property
+    def non_trainable_weights(self):
+        # The counters of a metric are neither parameters nor to be saved with them.
+        hidden = {id(v) for v in getattr(getattr(self, "flip_ratio", None), "variables", [])}
+        return [v for v in super().non_trainable_weights if id(v) not in hidden]
+
+    def initialize_from(self, kernel: tf.Tensor) -> None:
+        """Sets parameters whose initial value depends on the kernel. By default there are none."""
+
+    def kernel_form(self, kernel: np.ndarray) -> KernelForm | None:
+        """What `kernel` is at inference, or `None` where it is not binary.
+
+        # Arguments
+            kernel: Latent kernel, output channels last.
+        """
+        return factor_kernel(self(tf.constant(kernel, tf.float32), training=False).numpy())
+
+    def input_form(self) -> InputForm:
+        """What an input is at inference."""
+        return InputForm()
+
+    def get_config(self):
+        config = {**super().get_config(), "role": self.role}
+        if self._custom_metrics is not None:
+            config["metrics"] = self._custom_metrics
+        if self.sharing is not None:
+            config["sharing"] = self.sharing
+        return config
+
+
+def register(alias: str):
+    """Makes a class known to Keras and Larq by its name and by `alias`.
+
+    Larq looks names up in Keras' custom objects, `.h5` files hold the bare class name, and
+    `.keras` files the name with its package: all three are needed.
+    """
+
+    def decorate(cls):
+        cls.alias = alias
+        cls = tf.keras.utils.register_keras_serializable(package="larq_ext")(cls)
+        return lq.utils.register_alias(alias)(lq.utils.register_keras_custom_object(cls))
+
+    return decorate

@@ -1,0 +1,112 @@
+"""The table of methods: a paper's way to binarize a layer, under one name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import larq as lq
+
+from larq_ext.quantizers.fda import FDA
+from larq_ext.quantizers.learnable_scale import LearnableScale
+from larq_ext.quantizers.mlp_classifier import MLPClassifier
+from larq_ext.quantizers.siman import MagnitudeClip, SiMaN
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a paper binarizes inputs and kernels, and what goes with it.
+
+    # Arguments
+        name: Name of the method.
+        input_quantizer: Makes the quantizer of inputs.
+        kernel_quantizer: Makes the quantizer of kernels.
+        kernel_constraint: Makes the constraint of latent kernels.
+        scale: `"learned"` for a learned scale per output channel after the convolution.
+        pad_values: What `padding="same"` pads with. +1 is what the runtime can fuse for -1 and
+            +1 inputs, and 0 for 0 and 1 inputs; the papers themselves pad with 0.
+        shared: Whether one kernel quantizer serves a whole network.
+    """
+
+    name: str
+    input_quantizer: Callable[[], Any]
+    kernel_quantizer: Callable[[], Any]
+    kernel_constraint: Callable[[], Any] | None = None
+    scale: str | None = None
+    pad_values: float = 1.0
+    shared: bool = False
+
+    def arguments(self) -> dict[str, Any]:
+        """New arguments for one layer of Larq's or ours."""
+        return {
+            "input_quantizer": self.input_quantizer(),
+            "kernel_quantizer": self.kernel_quantizer(),
+            "kernel_constraint": self.kernel_constraint() if self.kernel_constraint else None,
+            "scale": self.scale,
+            "pad_values": self.pad_values,
+        }
+
+
+METHODS = {
+    method.name: method
+    for method in (
+        Method("fda", lambda: FDA(role="input"), lambda: FDA(role="kernel")),
+        Method(
+            "learnable_scale",
+            lambda: LearnableScale(role="input"),
+            lambda: LearnableScale(role="kernel"),
+            pad_values=0.0,
+        ),
+        Method(
+            "siman",
+            lambda: SiMaN(role="input"),
+            lambda: SiMaN(role="kernel"),
+            MagnitudeClip,
+            scale="learned",
+        ),
+        Method(
+            "mlp_classifier",
+            lq.quantizers.ApproxSign,
+            lambda: MLPClassifier(role="kernel"),
+            shared=True,
+        ),
+        # Larq's own, as in Bi-Real Net: what the methods are compared with.
+        Method(
+            "ste_sign",
+            lq.quantizers.ApproxSign,
+            lq.quantizers.SteSign,
+            lambda: lq.constraints.WeightClip(1.0),
+        ),
+    )
+}
+
+
+def method(name: str) -> Method:
+    """Looks a method up by name.
+
+    # Raises
+        ValueError: if there is none of this name, with the names there are.
+    """
+    try:
+        return METHODS[name]
+    except (KeyError, TypeError):
+        near = difflib.get_close_matches(str(name), METHODS, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(
+            f"`quantizer` is one of {sorted(METHODS)}, received {name!r}.{hint}"
+        ) from None
+
+
+def network_arguments(name: str) -> Callable[[], dict[str, Any]]:
+    """Arguments for the layers of `larq_ext.layers` in one network: call the result once for each layer.
+
+    A method whose paper trains one kernel quantizer for the whole network gets just that.
+
+    # Raises
+        ValueError: if there is no method of this name.
+    """
+    chosen = method(name)
+    shared = {"kernel_quantizer": chosen.kernel_quantizer()} if chosen.shared else {}
+    return lambda: {"quantizer": name, **shared}

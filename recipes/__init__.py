@@ -1,0 +1,70 @@
+"""Training of binarized networks from recipes that leave nothing open.
+
+```python
+import larq_ext_recipes as recipes
+
+recipes.train("ResNet20FDA", data_dir="cifar-10-batches-bin", epochs=20)
+```
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import larq_ext  # noqa: F401  (first: it makes tf.keras Keras 2)
+from larq_ext_recipes import _overrides, resnet20, vgg_small  # noqa: F401  (they register)
+from larq_ext_recipes._errors import TrainingError, TrainingInterrupted, UsageError
+from larq_ext_recipes._evaluate import evaluate
+from larq_ext_recipes._experiment import Experiment
+from larq_ext_recipes._registry import get_experiment, list_experiments, register
+from larq_ext_recipes._trainer import Callbacks, run_experiment
+
+
+def train(
+    experiment: str | Experiment,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    callbacks: Callbacks = (),
+    command: Sequence[str] | None = None,
+    **overrides: Any,
+) -> dict[str, Any]:
+    """Trains an experiment and writes everything about it to its output folder.
+
+    # Arguments
+        experiment: Name of a registered experiment, or an `Experiment`.
+        resume: Whether to continue the run in the output folder.
+        overwrite: Whether to delete the run in the output folder.
+        callbacks: Further Keras callbacks.
+        command: The command line to record in the metrics; default: that of this process.
+        **overrides: Fields of `Experiment` to change, as values or as text.
+
+    # Returns
+        The content of `metrics.json`: final accuracy and loss, configuration, machine, versions.
+
+    # Raises
+        UsageError: if there is no such experiment or setting, or the output folder has a run.
+        DatasetError: if the data is missing or damaged.
+        TrainingError: if the loss or a weight is not finite.
+        TrainingInterrupted: after Ctrl-C or SIGTERM, with a checkpoint saved.
+    """
+    if isinstance(experiment, str):
+        experiment = get_experiment(experiment)
+    experiment = _overrides.apply(experiment, overrides, fixed=("name", "description"))
+    return run_experiment(
+        experiment, resume=resume, overwrite=overwrite, callbacks=callbacks, command=command
+    )
+
+
+__all__ = [
+    "Experiment",
+    "TrainingError",
+    "TrainingInterrupted",
+    "UsageError",
+    "evaluate",
+    "get_experiment",
+    "list_experiments",
+    "register",
+    "train",
+]

@@ -1,0 +1,103 @@
+"""Checkpoints of a training run: complete or absent, and the last two kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import shutil
+
+import numpy as np
+import tensorflow as tf
+
+from larq_ext_recipes._errors import TrainingError
+from larq_ext_recipes._files import read_json, write_json
+
+KEPT = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Position:
+    """Where a run is.
+
+    # Arguments
+        epoch: Epochs completed.
+        step: Steps taken in the current epoch.
+        epoch_seconds: Training time spent in the current epoch.
+        total_seconds: Time spent in the whole run, evaluations included.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    epoch_seconds: float = 0.0
+    total_seconds: float = 0.0
+
+
+class Checkpoints:
+    """Saves and restores weights, optimizer, running metrics and position.
+
+    Each checkpoint is a folder that gets its name when all of it is written.
+
+    # Arguments
+        folder: Where the checkpoints are.
+        model: The compiled network; its optimizer and metrics must have their variables.
+    """
+
+    def __init__(self, folder: pathlib.Path, model: tf.keras.Model) -> None:
+        self._folder = folder
+        self._model = model
+        self._checkpoint = tf.train.Checkpoint(
+            model=model,
+            optimizer=model.optimizer,
+            metrics=[variable for metric in model.metrics for variable in metric.variables],
+        )
+
+    def save(self, position: Position) -> pathlib.Path:
+        """Writes a checkpoint and deletes all but the last two.
+
+        # Raises
+            TrainingError: if a weight is not finite; nothing is written then.
+        """
+        for variable in self._model.weights:
+            if variable.dtype.is_floating and not np.isfinite(_float32(variable)).all():
+                raise TrainingError(
+                    f"The weight {variable.name} is no longer finite in epoch "
+                    f"{position.epoch + 1}, after step {position.step}."
+                )
+        target = self._folder / f"epoch-{position.epoch:05d}-step-{position.step:06d}"
+        temporary = self._folder / f".{target.name}.{os.getpid()}"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        try:
+            self._checkpoint.write(str(temporary / "state"))
+            write_json(temporary / "position.json", dataclasses.asdict(position))
+            if target.exists():  # the same position again, after a resume: keep what is there
+                return target
+            temporary.rename(target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        for old in saved(self._folder)[:-KEPT]:
+            shutil.rmtree(old)
+        return target
+
+    def restore(self) -> Position:
+        """Restores the last checkpoint.
+
+        # Returns
+            Its position, or the start if there is no checkpoint.
+        """
+        existing = saved(self._folder)
+        if not existing:
+            return Position()
+        status = self._checkpoint.read(str(existing[-1] / "state"))
+        status.assert_existing_objects_matched()
+        return Position(**read_json(existing[-1] / "position.json"))
+
+
+def saved(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The complete checkpoints in a folder, oldest first."""
+    return sorted(folder.glob("epoch-*"))
+
+
+def _float32(variable: tf.Variable) -> np.ndarray:
+    return tf.cast(variable, tf.float32).numpy()

@@ -1,0 +1,59 @@
+"""What a run was made with: machine and versions."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import pathlib
+import platform
+from typing import Any
+
+import tensorflow as tf
+
+import larq_ext
+
+
+def hardware() -> dict[str, Any]:
+    """The machine: CPU model, usable cores, memory in GiB and accelerators."""
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    devices = [
+        device for kind in ("GPU", "TPU") for device in tf.config.list_physical_devices(kind)
+    ]
+    return {
+        "cpu": _first_value("/proc/cpuinfo", "model name") or platform.processor() or "unknown",
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "cores": cores,
+        "memory_gib": _memory_gib(),
+        "accelerators": [
+            tf.config.experimental.get_device_details(device).get("device_name", device.name)
+            for device in devices
+        ],
+    }
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of the packages that the numbers depend on."""
+    packages = ("tensorflow", "tf_keras", "larq", "numpy")
+    return {
+        "python": platform.python_version(),
+        "larq_ext": larq_ext.__version__,
+        **{package: importlib.metadata.version(package) for package in packages},
+    }
+
+
+def _memory_gib() -> float | None:
+    kib = _first_value("/proc/meminfo", "MemTotal").split()
+    return round(int(kib[0]) / 2**20, 1) if kib else None
+
+
+def _first_value(path: str, key: str) -> str:
+    """The first `key: value` of a file of the Linux kernel, empty on other systems."""
+    try:
+        lines = pathlib.Path(path).read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), "")

@@ -1,0 +1,120 @@
+"""Accuracy and loss of any form of a classifier: zoo name, Keras file or converted model."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import larq as lq
+import numpy as np
+import tensorflow as tf
+
+from larq_ext_recipes import datasets
+from larq_ext_recipes._errors import UsageError
+from larq_ext_recipes._names import unknown_name
+from larq_ext_recipes._pipeline import evaluation_batches
+
+_SUFFIXES = (".keras", ".h5", ".tflite")
+Predict = Callable[[np.ndarray], np.ndarray]
+
+
+def evaluate(
+    model: str | pathlib.Path | tf.keras.Model,
+    *,
+    data_dir: str | pathlib.Path | None = None,
+    dataset: str = "cifar10",
+    limit: int | None = None,
+) -> dict[str, Any]:
+    """Evaluates a classifier on the test images of a data set.
+
+    The images are normalised as in the recipes of the data set.
+
+    # Arguments
+        model: A Keras model, a zoo name, a `.keras` or `.h5` file, a SavedModel folder, or a
+            `.tflite` file.
+        data_dir: Where the data is; `None` lets the data set decide.
+        dataset: Name of the data set.
+        limit: Number of test images to use; `None` for all.
+
+    # Returns
+        `model`, `dataset`, `n` (images), `top1` (share of right answers) and `loss` (mean
+        cross-entropy in nats).
+
+    # Raises
+        UsageError: if there is no such model, or its outputs do not fit the data.
+        DatasetError: if the data is missing or damaged.
+    """
+    name = getattr(model, "name", None) if isinstance(model, tf.keras.Model) else str(model)
+    predict = _predictor(model)  # before the data: a wrong name should not take a minute
+    data = datasets.load(dataset, data_dir)
+    parts = []
+    for images, _ in evaluation_batches(data, 100):
+        parts.append(predict(images.numpy()))
+        if limit and 100 * len(parts) >= limit:
+            break
+    outputs = np.concatenate(parts)[:limit]
+    labels = data.test[1][: len(outputs)]
+    if outputs.shape != (len(labels), len(data.classes)):
+        raise UsageError(
+            f"{name} gives outputs of shape {outputs.shape[1:]} per image, but {dataset} has "
+            f"{len(data.classes)} classes."
+        )
+    probabilities = _probabilities(outputs.astype(np.float64))
+    right = probabilities[np.arange(len(labels)), labels]
+    return {
+        "model": name,
+        "dataset": dataset,
+        "n": len(labels),
+        "top1": float((outputs.argmax(axis=1) == labels).mean()),
+        "loss": float(-np.log(np.maximum(right, tf.keras.backend.epsilon())).mean()),
+    }
+
+
+def _predictor(model: str | pathlib.Path | tf.keras.Model) -> Predict:
+    if isinstance(model, tf.keras.Model):
+        return _keras_predictor(model)
+    path = pathlib.Path(model)
+    if path.suffix == ".tflite" and path.is_file():
+        from larq_ext.runtime import Interpreter
+
+        return Interpreter(path, num_threads=2).predict
+    if path.exists():
+        return _keras_predictor(_load(path))
+    if path.suffix in _SUFFIXES or len(path.parts) > 1:
+        raise UsageError(f"There is no file {path}.")
+    return _keras_predictor(_from_zoo(str(model)))
+
+
+def _from_zoo(name: str) -> tf.keras.Model:
+    import larq_ext_zoo as zoo
+
+    if name not in zoo.list_models():
+        raise UsageError(unknown_name("file or zoo model", name, zoo.list_models()))
+    return zoo.get(name)
+
+
+def _load(path: pathlib.Path) -> tf.keras.Model:
+    try:
+        return tf.keras.models.load_model(path, compile=False)
+    except (OSError, ValueError) as error:
+        first_line = str(error).strip().splitlines()[0]
+        raise UsageError(
+            f"{path} is not a model that Keras can load (.keras, .h5 or SavedModel): {first_line}"
+        ) from error
+
+
+def _keras_predictor(model: tf.keras.Model) -> Predict:
+    def predict(images: np.ndarray) -> np.ndarray:
+        with lq.context.quantized_scope(False):
+            return model.predict_on_batch(images)
+
+    return predict
+
+
+def _probabilities(outputs: np.ndarray) -> np.ndarray:
+    """The outputs, after a softmax if they are logits."""
+    if (outputs >= 0).all() and np.allclose(outputs.sum(axis=1), 1, atol=1e-3):
+        return outputs
+    powers = np.exp(outputs - outputs.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)

@@ -1,0 +1,99 @@
+"""What a run shows while it trains: a bar in a terminal, a line per epoch anywhere."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections import deque
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from larq_ext_recipes._logs import EpochRecord
+
+
+class Display:
+    """Shows the state of a run.
+
+    # Arguments
+        mode: `"auto"`, `"bar"`, `"lines"` or `"none"`.
+        epochs: Epochs of the run.
+        steps: Steps of an epoch.
+        done: Steps that were taken before this process, for the remaining time.
+    """
+
+    def __init__(self, mode: str, epochs: int, steps: int, done: int) -> None:
+        self._console = Console(quiet=mode == "none", highlight=False, soft_wrap=True)
+        self._epochs, self._steps, self._first = epochs, steps, done
+        self._started = time.monotonic()
+        self._recent: deque[tuple[float, int]] = deque(maxlen=50)  # time, images
+        self._bar: Progress | None = None
+        if mode == "bar" or (mode == "auto" and self._console.is_terminal):
+            self._bar = Progress(
+                TextColumn("epoch {task.fields[epoch]}/" + str(epochs)),
+                BarColumn(bar_width=12),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[numbers]}"),
+                console=self._console,
+                refresh_per_second=4,
+            )
+            self._task = self._bar.add_task("", total=steps, epoch=1, numbers="")
+
+    def __enter__(self) -> Display:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def say(self, text: str) -> None:
+        """Prints a line, above the bar if there is one."""
+        self._console.print(text, markup=False)
+
+    def step(self, epoch: int, step: int, images: int, logs: dict[str, float]) -> None:
+        """Updates the bar after a step.
+
+        # Arguments
+            epoch: From 0.
+            step: From 1.
+            images: Images of the epoch so far.
+            logs: Running `loss` and `accuracy`.
+        """
+        if not self._bar:
+            return
+        self._recent.append((time.monotonic(), images))
+        (then, before), (now, _) = self._recent[0], self._recent[-1]
+        speed = f"{(images - before) / (now - then):,.0f}" if images > before else "..."
+        numbers = (
+            f"loss {logs['loss']:.4f}  accuracy {logs['accuracy']:.2%}  {speed} images/s  "
+            f"{self._remaining(epoch * self._steps + step)} left"
+        )
+        self._bar.update(self._task, completed=step, epoch=epoch + 1, numbers=numbers)
+
+    def epoch(self, row: EpochRecord, evaluated: str) -> None:
+        """Prints the line of an epoch."""
+        parts = [
+            f"epoch {row.epoch}/{self._epochs}",
+            f"loss {row.loss:.4f}",
+            f"accuracy {row.accuracy:.2%}",
+        ]
+        if row.test_accuracy is not None:
+            parts += [
+                f"{evaluated} loss {row.test_loss:.4f}",
+                f"{evaluated} accuracy {row.test_accuracy:.2%}",
+            ]
+        parts += [
+            f"lr {row.learning_rate:.3g}",
+            f"{row.images_per_second:,.0f} images/s",
+            f"{self._remaining(row.epoch * self._steps)} left",
+        ]
+        self.say("  ".join(parts))
+
+    def _remaining(self, done: int) -> str:
+        """Time for the rest of the run at the speed of this process so far."""
+        seconds = time.monotonic() - self._started
+        left = self._epochs * self._steps - done
+        estimate = seconds / max(done - self._first, 1) * left
+        return str(datetime.timedelta(seconds=round(estimate)))

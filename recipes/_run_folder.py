@@ -1,0 +1,92 @@
+"""The folder of a run: what is in it, whether it may be written, whether it may be resumed."""
+
+from __future__ import annotations
+
+import pathlib
+import shutil
+from typing import Any
+
+from larq_ext_recipes._checkpoints import saved
+from larq_ext_recipes._errors import UsageError
+from larq_ext_recipes._experiment import FREE_FIELDS, Experiment
+from larq_ext_recipes._files import read_json, write_json
+
+
+class RunFolder:
+    """Paths of one run.
+
+    # Arguments
+        experiment: The experiment; its `output_dir`, or else `runs/<name>`, is the folder.
+    """
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.path = pathlib.Path(experiment.output_dir or pathlib.Path("runs", experiment.name))
+        self.run = self.path / "run.json"
+        self.log = self.path / "log.csv"
+        self.curve = self.path / "learning_curve.png"
+        self.metrics = self.path / "metrics.json"
+        self.model = self.path / "model.keras"
+        self.checkpoints = self.path / "checkpoints"
+        self.tensorboard = self.path / "tensorboard"
+
+    def start(self, experiment: Experiment, data: str, resume: bool, overwrite: bool) -> None:
+        """Prepares the folder for a new run, or checks that an old one may go on.
+
+        # Arguments
+            experiment: What is to be trained.
+            data: Fingerprint of the data.
+            resume: Whether an interrupted run is to be continued.
+            overwrite: Whether an existing run may be deleted.
+
+        # Raises
+            UsageError: if there is a run and neither was asked for, there is none to resume, or
+                it was started with other settings.
+        """
+        if resume and overwrite:
+            raise UsageError("--resume and --overwrite exclude each other: give one of them.")
+        content = {"configuration": experiment.to_dict(), "data": data}
+        if resume:
+            return self._check_same(content)
+        if self.run.exists():
+            if not overwrite:
+                raise UsageError(
+                    f"{self.path} already has a run: add --resume to continue it, --overwrite to "
+                    "delete it and start again, or output_dir=FOLDER to keep both."
+                )
+            self._clear()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"The output folder {self.path} cannot be made: {error}.") from error
+        write_json(self.run, content)
+
+    def describe_last(self) -> str:
+        """Where the last checkpoint is."""
+        last = saved(self.checkpoints)
+        return f"The last checkpoint is {last[-1]}." if last else "There is no checkpoint yet."
+
+    def _check_same(self, content: dict[str, Any]) -> None:
+        if not self.run.exists():
+            raise UsageError(f"{self.path} has no run to resume: leave --resume out.")
+        before = read_json(self.run)
+        old, new = before["configuration"], content["configuration"]
+        differing = [
+            f"{field} was {old.get(field)!r}, now {new.get(field)!r}"
+            for field in sorted(old.keys() | new.keys())
+            if field not in FREE_FIELDS and old.get(field) != new.get(field)
+        ]
+        if before["data"] != content["data"]:
+            differing.append("the images or labels are not the same")
+        if differing:
+            raise UsageError(
+                f"The run in {self.path} cannot be resumed with other settings: "
+                f"{'; '.join(differing)}. Give the old ones, or --overwrite to start again."
+            )
+
+    def _clear(self) -> None:
+        """Deletes what a run writes, and nothing else that someone may have put here."""
+        for path in (self.run, self.log, self.curve, self.metrics, self.model):
+            path.unlink(missing_ok=True)
+        for path in (self.checkpoints, self.tensorboard):
+            if path.exists():
+                shutil.rmtree(path)

@@ -1,0 +1,76 @@
+"""CIFAR-10: 50,000 training and 10,000 test images of 32 x 32 pixels in ten classes.
+
+A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009,
+<https://www.cs.toronto.edu/~kriz/cifar.html>.
+"""
+
+from __future__ import annotations
+
+import pathlib
+
+import numpy as np
+
+from larq_ext_recipes.datasets._cifar_files import Split, read_official
+from larq_ext_recipes.datasets._dataset import Dataset, DatasetError
+
+CLASSES = (
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+)
+
+# The statistics of ImageNet, not of CIFAR-10: the released training code of FDA-BNN and of SiMaN
+# normalises CIFAR-10 with them.
+MEAN = tuple(255 * value for value in (0.485, 0.456, 0.406))
+STD = tuple(255 * value for value in (0.229, 0.224, 0.225))
+
+_PIP = "pip install 'tensorflow-datasets>=4.8.3,<4.9' 'tensorflow-metadata<1.15' 'etils<1.14'"
+
+
+def load(data_dir: str | pathlib.Path | None = None) -> Dataset:
+    """Loads CIFAR-10 in the official order, from wherever it is.
+
+    # Arguments
+        data_dir: A folder in one of the publisher's forms (`cifar-10-batches-bin` or
+            `cifar-10-batches-py`, or the folder above), or a folder that tensorflow-datasets
+            has prepared (it has a `cifar10` folder). `None` downloads through
+            tensorflow-datasets.
+
+    # Returns
+        The data set, images uint8 `(n, 32, 32, 3)` in RGB. All sources give the same numbers in
+        the same order.
+
+    # Raises
+        DatasetError: if the folder holds none of these, a file is missing or damaged, or
+            tensorflow-datasets is needed and not installed.
+    """
+    if data_dir is None or (pathlib.Path(data_dir) / "cifar10").is_dir():
+        train, test = _read_tfds(data_dir)
+    else:
+        train, test = read_official(pathlib.Path(data_dir))
+    return Dataset("cifar10", train, test, CLASSES, MEAN, STD)
+
+
+def _read_tfds(data_dir: str | pathlib.Path | None) -> tuple[Split, Split]:
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise DatasetError(
+            "Without a data folder CIFAR-10 comes from tensorflow-datasets, which is not "
+            f"installed: type `{_PIP}`, or give data_dir=FOLDER with cifar-10-batches-bin in it."
+        ) from error
+    arrays = tfds.as_numpy(tfds.load("cifar10", data_dir=data_dir and str(data_dir), batch_size=-1))
+    return tuple(_official_order(arrays[split]) for split in ("train", "test"))
+
+
+def _official_order(columns: dict[str, np.ndarray]) -> Split:
+    """Undoes the shuffling of tensorflow-datasets; its ids carry the official position."""
+    order = np.argsort(columns["id"])
+    return columns["image"][order], columns["label"][order].astype(np.int64)

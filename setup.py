@@ -1,0 +1,82 @@
+"""Metadata and dependencies. The build backend and the tools are set in `pyproject.toml`."""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = re.search(
+    r'__version__ = "(.+)"', (ROOT / "larq_ext" / "_version.py").read_text()
+).group(1)
+
+# `zoo/` and `recipes/` are installed under sibling names of `larq_ext`, as the Larq family
+# does it: bare `zoo` and `recipes` in site-packages would collide with other people's.
+FOLDERS = {"larq_ext": "larq_ext", "larq_ext_zoo": "zoo", "larq_ext_recipes": "recipes"}
+PACKAGES = [
+    name
+    for package, folder in FOLDERS.items()
+    for name in [package, *(f"{package}.{sub}" for sub in find_packages(folder))]
+]
+
+X86 = "platform_machine in 'x86_64 AMD64'"  # the only machines with LCE wheels
+
+# The upper bounds are those of larq and its relatives; `etils` and `tensorflow-metadata` are
+# named because old versions of pip otherwise walk back through their releases for minutes.
+CORE = [
+    "tensorflow>=2.17,<2.20",
+    "tf_keras>=2.17,<2.20",
+    "numpy>=1.26,<2",
+    "protobuf>=3.20.3,<3.21",
+    "larq>=0.14,<0.15",
+    "click>=8.1",
+    "rich>=13",
+]
+EXTRAS = {
+    "deploy": [f"larq-compute-engine>=0.16,<0.17; {X86}"],
+    "plots": ["matplotlib>=3.8"],
+    "demo": ["scikit-learn>=1.4"],
+    "zoo": ["larq-zoo>=2.4,<2.5", "tensorflow-metadata<1.15", "etils<1.14"],
+    "recipes": [
+        "zookeeper>=1.4,<1.5",
+        "tensorflow-datasets>=4.8.3,<4.9",
+        "tensorflow-metadata<1.15",
+        "etils<1.14",
+        "keras-cv>=0.9,<0.10",
+        "tensorboard",
+        "setuptools<81",  # the `tensorboard` command needs pkg_resources
+    ],
+    "pose": ["pycocotools>=2.0.7", "pillow>=10"],
+    "docs": ["mkdocs>=1.6", "mkdocs-material>=9"],
+    "test": ["pytest>=8", "hypothesis>=6", "pillow>=10", "ruff>=0.6", "mypy>=1.11"],
+}
+# A plain install runs the main job: train, prove binary, draw.
+INSTALL = CORE + EXTRAS["deploy"] + EXTRAS["plots"] + EXTRAS["demo"]
+EXTRAS["test"] += EXTRAS["zoo"] + EXTRAS["recipes"]
+EXTRAS["all"] = sorted({line for lines in EXTRAS.values() for line in lines})
+
+setup(
+    name="larq-ext",
+    version=VERSION,
+    description="Quantizers, networks, recipes and proven deployment for binarized neural networks",
+    long_description=(ROOT / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.13",
+    package_dir=FOLDERS,
+    packages=PACKAGES,
+    package_data={"larq_ext": ["py.typed"]},
+    install_requires=INSTALL,
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["larq-ext=larq_ext.cli:main"]},
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

@@ -1,0 +1,104 @@
+"""Verification: equal files pass, one wrong weight does not."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from larq_ext.deploy._flatbuffer import read_graph
+from larq_ext.deploy.verify import _compare, verify
+
+
+@pytest.fixture
+def inputs():
+    return np.random.default_rng(0).normal(size=(20, 8, 8, 40)).astype(np.float32)
+
+
+def test_a_right_file_passes(classifier, classifier_conversion, inputs):
+    report = verify(classifier, classifier_conversion.flatbuffer, inputs, batch_size=7)
+    assert report.ok
+    assert (report.samples, report.equal_top1, report.share) == (20, 20, 1.0)
+    assert report.relative_difference < 1e-4
+    assert "equal" in str(report)
+    assert json.loads(json.dumps(report.to_dict()))["ok"] is True
+
+
+def test_the_baked_model_and_a_path_are_accepted(classifier_conversion, inputs, tmp_path):
+    path = classifier_conversion.save(tmp_path / "model.tflite")
+    assert verify(classifier_conversion.model, path, inputs).ok
+
+
+def test_a_wrong_file_fails(classifier, classifier_conversion, inputs):
+    graph = read_graph(classifier_conversion.flatbuffer)
+    op = [op for op in graph.ops if op.name == "LceBconv2d"][1]
+    packed = graph.tensors[op.inputs[1]].data
+    start = classifier_conversion.flatbuffer.index(packed.tobytes())
+    wrong = bytearray(classifier_conversion.flatbuffer)
+    wrong[start : start + packed.nbytes // 2] = (~packed).tobytes()[: packed.nbytes // 2]
+
+    report = verify(classifier, bytes(wrong), inputs)
+
+    assert not report.ok
+    assert report.different
+    assert "NOT EQUAL" in str(report)
+
+
+def test_several_outputs_are_compared(branches, branches_conversion):
+    generator = np.random.default_rng(1)
+    inputs = [generator.normal(size=(3, 6, 6, 32)) for _ in range(2)]
+    report = verify(branches, branches_conversion.flatbuffer, inputs)
+    assert report.ok
+    assert report.samples == 3
+
+
+def test_another_models_file_is_an_error(classifier_conversion, inputs):
+    other = tf.keras.Sequential([tf.keras.Input((8, 8, 40)), tf.keras.layers.Flatten()])
+    with pytest.raises(ValueError, match="made from another model"):
+        verify(other, classifier_conversion.flatbuffer, inputs)
+
+
+def test_no_inputs_are_an_error(classifier, classifier_conversion, inputs):
+    with pytest.raises(ValueError, match="hold no sample"):
+        verify(classifier, classifier_conversion.flatbuffer, inputs[:0])
+
+
+@pytest.mark.parametrize("settings", [{"tolerance": -1.0}, {"batch_size": 0}])
+def test_settings_are_checked(classifier, classifier_conversion, inputs, settings):
+    with pytest.raises(ValueError, match="tolerance >= 0 and batch_size >= 1"):
+        verify(classifier, classifier_conversion.flatbuffer, inputs, **settings)
+
+
+def test_the_largest_difference_is_located():
+    keras = np.array([[1.0, 2.0], [4.0, 3.0], [0.0, 1.0]])
+    file = keras.copy()
+    file[1, 0] -= 0.5
+    report = _compare([np.zeros((3, 1)), keras], [np.zeros((3, 1)), file], tolerance=0.1)
+    assert report.max_difference == 0.5
+    assert report.max_difference_at == (1, 1, 0)
+    assert report.relative_difference == 0.5 / 4.0
+    assert report.different == (1,)
+    assert report.equal_top1 == 3
+    assert _compare([keras], [file], tolerance=0.2).ok
+
+
+def test_another_top1_fails_within_the_tolerance():
+    keras, file = np.array([[1.0, 1.001]]), np.array([[1.001, 1.0]])
+    report = _compare([keras], [file], tolerance=0.1)
+    assert not report.ok
+    assert (report.equal_top1, report.different) == (0, (0,))
+
+
+def test_maps_have_no_top1():
+    output = np.ones((2, 4, 4, 3))
+    report = _compare([output], [output], tolerance=0.0)
+    assert report.ok
+    assert report.equal_top1 is None
+    assert report.share is None
+
+
+def test_what_is_no_number_counts_as_different():
+    keras, file = np.array([[np.nan], [1.0], [np.inf]]), np.array([[np.nan], [np.nan], [np.inf]])
+    report = _compare([keras], [file], tolerance=0.5)
+    assert report.different == (1,)
+    assert json.loads(json.dumps(report.to_dict(), allow_nan=False))["max_difference"] == "inf"

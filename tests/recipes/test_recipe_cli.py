@@ -1,0 +1,103 @@
+"""The commands: help, listing, one-line errors and exit codes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import tiny
+from click.testing import CliRunner
+
+from larq_ext_recipes import Experiment, UsageError, evaluate, register
+from larq_ext_recipes.cli import main
+
+
+@pytest.fixture(scope="module", autouse=True)
+def registered():
+    return register(tiny.tiny_experiment("unused", name="TinyForCli", epochs=1))
+
+
+def run(*arguments: str):
+    return CliRunner().invoke(main, list(arguments))
+
+
+def test_help_teaches():
+    for command in ("train", "evaluate"):
+        assert f"larq-ext {command} " in run(command, "--help").output
+
+
+def test_lists():
+    output = run("train", "--list").output
+    assert "ResNet20SiMaN" in output and "magnitude" in output
+    settings = run("train", "ResNet20SiMaN", "--list").output
+    assert "batch_size" in settings and "256" in settings
+
+
+def test_train_and_evaluate(tmp_path):
+    out = f"output_dir={tmp_path / 'run'}"
+    result = run("train", "TinyForCli", out, "seed=4", "--json")
+    assert result.exit_code == 0, result.output
+    metrics = json.loads(result.stdout)
+    assert metrics["seed"] == 4
+    model = str(tmp_path / "run" / "model.keras")
+    result = run("evaluate", model, "--dataset", "digits", "--json")
+    assert json.loads(result.stdout)["top1"] == pytest.approx(metrics["top1"], abs=1e-6)
+    assert "on 360 test images of digits" in run("evaluate", model, "--dataset", "digits").output
+    again = run("train", "TinyForCli", out, "seed=4")
+    assert again.exit_code == 2
+    assert "--resume" in again.output and "--overwrite" in again.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train"], "Which experiment?"),
+        (
+            ["train", "ResNet20FAD"],
+            "There is no experiment 'ResNet20FAD'. Did you mean ResNet20FDA",
+        ),
+        (["train", "TinyForCli", "epochs"], "Expected key=value"),
+        (["train", "ResNet20FDA", "data_dir=/nowhere"], "No CIFAR-10 in /nowhere"),
+        (["evaluate", "nowhere/model.keras"], "There is no file nowhere/model.keras"),
+        (["evaluate", "resnet20.fad"], "Did you mean resnet20.fda"),
+    ],
+)
+def test_wrong_use(arguments, message):
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert message in result.output
+    assert result.output.count("\n") == 1, "one line"
+
+
+def test_interrupt_exits_with_130(tmp_path, monkeypatch):
+    import larq_ext_recipes
+
+    train = larq_ext_recipes.train
+    monkeypatch.setattr(
+        larq_ext_recipes,
+        "train",
+        lambda *arguments, **settings: train(*arguments, **settings, callbacks=[tiny.SignalAt(2)]),
+    )
+    result = run("train", "TinyForCli", f"output_dir={tmp_path}")
+    assert result.exit_code == 130
+    assert "To continue, give the same command with --resume" in result.output
+
+
+def test_evaluate_refuses_what_does_not_fit(tmp_path):
+    model = tiny.tiny_network(input_shape=(8, 8, 1), num_classes=3, quantizer="ste_sign")
+    with pytest.raises(UsageError, match="10 classes"):
+        evaluate(model, dataset="digits")
+    (tmp_path / "broken.keras").write_text("no model")
+    with pytest.raises(UsageError, match="not a model that Keras can load"):
+        evaluate(tmp_path / "broken.keras", dataset="digits")
+
+
+@pytest.mark.slow
+def test_evaluate_converted_model(tmp_path, registered: Experiment):
+    deploy = pytest.importorskip("larq_ext.deploy")
+    pytest.importorskip("larq_compute_engine")
+    model = tiny.tiny_network(input_shape=(8, 8, 1), num_classes=10, quantizer="fda")
+    path = tmp_path / "tiny.tflite"
+    path.write_bytes(deploy.convert(model).flatbuffer)
+    one, two = (evaluate(form, dataset="digits") for form in (model, path))
+    assert two["loss"] == pytest.approx(one["loss"], rel=1e-3)

@@ -1,0 +1,273 @@
+"""Runs from start to end: what they write, how they stop, and that they resume exactly."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import pathlib
+import signal
+import subprocess
+import sys
+
+import larq as lq
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny
+from tiny import SignalAt, tiny_experiment, tiny_network
+
+from larq_ext_recipes import TrainingError, TrainingInterrupted, UsageError, evaluate, train
+
+
+def rows(folder: pathlib.Path) -> list[dict[str, str]]:
+    with (folder / "log.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def numbers(folder: pathlib.Path) -> list[dict[str, str]]:
+    """The log without what depends on the clock."""
+    timed = {"seconds", "images_per_second"}
+    return [{k: v for k, v in row.items() if k not in timed} for row in rows(folder)]
+
+
+def start(folder: pathlib.Path, steps: int, *options: str) -> subprocess.Popen:
+    command = [sys.executable, tiny.__file__, str(folder), str(steps), *options]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slow
+def test_interrupted_and_resumed_is_uninterrupted(tmp_path):
+    # 15 steps an epoch: step 20 is in the middle of the second.
+    whole, stopped = start(tmp_path / "whole", 0), start(tmp_path / "stopped", 20)
+    output, errors = stopped.communicate(timeout=120)
+    assert stopped.returncode == 130, errors
+    assert "Stopped by SIGTERM" in output and "--resume" in output
+    assert "epoch-00001-step-000005" in output
+    assert not (tmp_path / "stopped" / "metrics.json").exists()
+    resumed = start(tmp_path / "stopped", 0, "--resume")
+    output, errors = resumed.communicate(timeout=120)
+    assert resumed.returncode == 0, errors
+    assert "Resumed in epoch 2 after step 5" in output
+    assert whole.wait(timeout=120) == 0
+
+    assert numbers(tmp_path / "whole") == numbers(tmp_path / "stopped")
+    one, two = (
+        tf.keras.models.load_model(tmp_path / run / "model.keras") for run in ("whole", "stopped")
+    )
+    for a, b in zip(one.get_weights(), two.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run and the metrics that were returned."""
+    folder = tmp_path_factory.mktemp("run")
+    metrics = train(tiny_experiment(folder), checkpoint_minutes=0, command=["a", "b"])
+    return folder, metrics
+
+
+def test_files_of_a_run(finished):
+    folder, metrics = finished
+    assert json.loads((folder / "metrics.json").read_text()) == metrics
+    log = rows(folder)
+    assert [row["epoch"] for row in log] == ["1", "2"]
+    assert metrics["top1"] == pytest.approx(float(log[-1]["test_accuracy"]), abs=1e-6)
+    assert metrics["loss"] == pytest.approx(float(log[-1]["test_loss"]), rel=1e-5)
+    assert metrics["top1"] > 0.2  # ten classes: it has learned something
+    assert metrics["configuration"]["quantizer"] == "fda"
+    assert metrics["configuration"]["network"] == "tiny.tiny_network"
+    assert (metrics["epochs"], metrics["seed"], metrics["command"]) == (2, 0, ["a", "b"])
+    assert metrics["evaluated_on"] == "360 test images"
+    assert metrics["hardware"]["cores"] >= 1 and metrics["hardware"]["cpu"]
+    assert metrics["versions"]["tensorflow"] == tf.__version__
+    assert (folder / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
+    assert len(list((folder / "checkpoints").iterdir())) == 2
+    assert not [path for path in folder.rglob(".*")], "temporary files are left"
+
+
+def test_tensorboard_has_curves_and_schedules(finished):
+    tags = {}
+    for path in (finished[0] / "tensorboard").iterdir():
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            for value in event.summary.value:
+                tags.setdefault(value.tag, []).append(event.step)
+    assert tags["train/loss"] == tags["test/accuracy"] == tags["learning_rate"] == [1, 2]
+    assert tags["schedule/n"] == tags["schedule/alpha"] == [1, 2]
+
+
+def test_model_has_latent_weights_and_no_optimizer(finished):
+    model = tf.keras.models.load_model(finished[0] / "model.keras")
+    kernel = model.get_layer("binary").get_weights()[0]
+    assert len(np.unique(kernel)) > kernel.size / 2
+    assert getattr(model, "optimizer", None) is None
+
+
+def test_model_of_a_run_in_a_quantized_scope_is_latent_too(tmp_path):
+    with lq.context.quantized_scope(True):
+        train(tiny_experiment(tmp_path, epochs=1))
+    kernel = tf.keras.models.load_model(tmp_path / "model.keras").get_layer("binary").kernel
+    assert len(np.unique(kernel.numpy())) > 100
+
+
+def test_evaluate_gives_the_numbers_of_the_run(finished):
+    folder, metrics = finished
+    result = evaluate(folder / "model.keras", dataset="digits")
+    assert result["n"] == 360
+    assert result["top1"] == pytest.approx(metrics["top1"], abs=1e-6)
+    assert result["loss"] == pytest.approx(metrics["loss"], rel=1e-4)
+    assert evaluate(folder / "model.keras", dataset="digits", limit=150)["n"] == 150
+
+
+def test_existing_run_is_not_overwritten(finished):
+    folder, metrics = finished
+    before = (folder / "metrics.json").stat().st_mtime_ns
+    with pytest.raises(UsageError, match=r"already has a run: add --resume .* --overwrite"):
+        train(tiny_experiment(folder))
+    with pytest.raises(UsageError, match="exclude each other"):
+        train(tiny_experiment(folder), resume=True, overwrite=True)
+    assert (folder / "metrics.json").stat().st_mtime_ns == before
+    assert train(tiny_experiment(folder), resume=True) == metrics  # finished: nothing to do
+
+
+def test_resume_with_other_settings_is_refused(finished):
+    with pytest.raises(UsageError) as error:
+        train(tiny_experiment(finished[0]), resume=True, seed=5, batch_size=50)
+    assert "batch_size was 100, now 50; seed was 0, now 5" in str(error.value)
+    # These do not change the training.
+    train(tiny_experiment(finished[0]), resume=True, checkpoint_minutes=3, data_dir="elsewhere")
+
+
+def test_resume_with_other_data_is_refused(finished):
+    run = finished[0] / "run.json"
+    before = run.read_text()
+    content = json.loads(before)
+    try:
+        run.write_text(json.dumps({**content, "data": "0"}))
+        with pytest.raises(UsageError, match="the images or labels are not the same"):
+            train(tiny_experiment(finished[0]), resume=True)
+    finally:
+        run.write_text(before)
+
+
+def test_nothing_to_resume(tmp_path):
+    with pytest.raises(UsageError, match="no run to resume: leave --resume out"):
+        train(tiny_experiment(tmp_path), resume=True)
+
+
+def test_overwrite_keeps_foreign_files(tmp_path):
+    train(tiny_experiment(tmp_path, epochs=1))
+    (tmp_path / "notes.txt").write_text("mine")
+    train(tiny_experiment(tmp_path, epochs=1, seed=1, holdout=300), overwrite=True)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert len(rows(tmp_path)) == 1
+    assert "holdout_accuracy" in rows(tmp_path)[0]
+
+
+@pytest.mark.parametrize("steps", [3, 15])  # in the epoch, and after its last step
+def test_interrupt_saves_a_checkpoint(tmp_path, steps):
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(TrainingInterrupted, match="Stopped by SIGINT"):
+        train(tiny_experiment(tmp_path), callbacks=[SignalAt(steps, signal.SIGINT)])
+    assert signal.getsignal(signal.SIGINT) is handler
+    saved = tmp_path / "checkpoints" / f"epoch-00000-step-{steps:06d}"
+    assert json.loads((saved / "position.json").read_text())["step"] == steps
+    train(tiny_experiment(tmp_path), resume=True)
+    assert [row["epoch"] for row in rows(tmp_path)] == ["1", "2"]
+
+
+def test_rows_after_the_checkpoint_are_dropped(tmp_path):
+    with pytest.raises(TrainingInterrupted):
+        train(tiny_experiment(tmp_path), callbacks=[SignalAt(18)])
+    with (tmp_path / "log.csv").open("a") as file:  # as if killed between row and checkpoint
+        file.write("2,0.1,9,0.9,9,0.9,1,1\n")
+    train(tiny_experiment(tmp_path), resume=True)
+    assert [row["epoch"] for row in rows(tmp_path)] == ["1", "2"]
+    assert float(rows(tmp_path)[1]["loss"]) < 9
+
+
+def test_half_written_checkpoints_are_ignored(tmp_path):
+    with pytest.raises(TrainingInterrupted):
+        train(tiny_experiment(tmp_path), callbacks=[SignalAt(18)])
+    (tmp_path / "checkpoints" / ".epoch-00009-step-000000.1").mkdir()
+    train(tiny_experiment(tmp_path), resume=True)
+    assert len(rows(tmp_path)) == 2
+
+
+class Poison(tf.keras.callbacks.Callback):
+    """Makes a weight infinite after a number of steps."""
+
+    def __init__(self, steps):
+        super().__init__()
+        self.left = steps
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.left -= 1
+        if self.left == 0:
+            bias = self.model.get_layer("logits").bias
+            bias.assign(tf.fill(bias.shape, math.inf))
+
+
+def test_nan_names_the_step_and_keeps_the_last_good_checkpoint(tmp_path):
+    with pytest.raises(TrainingError, match=r"loss became nan in epoch 2, step 3.*step-000000"):
+        train(tiny_experiment(tmp_path), callbacks=[Poison(17)])
+    saved = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert saved == ["epoch-00001-step-000000"]
+    assert not (tmp_path / "metrics.json").exists()
+
+
+def test_bad_weights_are_not_saved(tmp_path):
+    with pytest.raises(TrainingError, match=r"weight logits/bias.* no longer finite"):
+        train(tiny_experiment(tmp_path), callbacks=[Poison(30)])
+    saved = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert saved == ["epoch-00001-step-000000"]
+
+
+def custom_step_network(**arguments):
+    """A network whose own training step counts its calls in a metric."""
+
+    class Counting(tf.keras.Model):
+        def train_step(self, data):
+            return {**super().train_step(data), "own": tf.constant(7.0)}
+
+    plain = tiny_network(**arguments)
+    return Counting(plain.inputs, plain.outputs)
+
+
+def test_train_step_can_be_overridden(tmp_path):
+    seen = []
+    watch = tf.keras.callbacks.LambdaCallback(on_train_batch_end=lambda _, logs: seen.append(logs))
+    with pytest.raises(TrainingInterrupted):
+        train(
+            tiny_experiment(tmp_path, network=custom_step_network),
+            callbacks=[watch, SignalAt(2)],
+        )
+    assert [logs["own"] for logs in seen] == [7.0, 7.0]
+
+
+def test_options_that_change_the_computation(tmp_path):
+    metrics = train(
+        tiny_experiment(
+            tmp_path,
+            optimizer="adam",
+            quantizer="ste_sign",
+            label_smoothing=0.1,
+            gradient_clip_norm=1.0,
+            mixed_precision=True,
+            evaluate_every=3,
+            epochs=4,
+        )
+    )
+    assert [bool(row["test_loss"]) for row in rows(tmp_path)] == [False, False, True, True]
+    assert tf.keras.mixed_precision.global_policy().name == "float32"
+    model = tf.keras.models.load_model(tmp_path / "model.keras")
+    assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
+    assert metrics["loss"] > 0.3  # with smoothing even a perfect answer costs 0.5 nats
+
+
+def test_label_smoothing_formula():
+    experiment = tiny_experiment("unused", label_smoothing=0.1)
+    probabilities = tf.constant([[0.7, 0.2, 0.1]])
+    target = np.array([0.1 / 3, 0.1 / 3, 0.9 + 0.1 / 3])
+    expected = -(target * np.log([0.7, 0.2, 0.1])).sum()
+    np.testing.assert_allclose(experiment.loss(tf.constant([2]), probabilities), [expected], 1e-5)

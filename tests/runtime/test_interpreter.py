@@ -1,0 +1,187 @@
+"""The interpreter: what it accepts, what it refuses and with which words."""
+
+import larq as lq
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from larq_ext.deploy.convert import convert
+from larq_ext.runtime import Interpreter
+
+lce = pytest.importorskip("larq_compute_engine")
+
+
+def build() -> tf.keras.Model:
+    """Two inputs, two outputs; sums of signs, so that results are exact."""
+    conv = {"input_quantizer": "ste_sign", "kernel_quantizer": "ste_sign", "use_bias": False}
+    one, two = tf.keras.Input((4, 5, 3)), tf.keras.Input((4, 5, 3))
+    both = tf.keras.layers.Concatenate()([one, two])
+    convolved = lq.layers.QuantConv2D(6, 3, **conv)(both)
+    return tf.keras.Model([one, two], [convolved, tf.keras.layers.Flatten()(convolved)])
+
+
+@pytest.fixture(scope="module")
+def model() -> tf.keras.Model:
+    one = tf.keras.Input((4, 5, 3))
+    layer = lq.layers.QuantConv2D(
+        6, 3, input_quantizer="ste_sign", kernel_quantizer="ste_sign", use_bias=False
+    )
+    return tf.keras.Model(one, layer(one))
+
+
+@pytest.fixture(scope="module")
+def flatbuffer(model) -> bytes:
+    return lce.convert_keras_model(model)
+
+
+@pytest.fixture(scope="module")
+def interpreter(flatbuffer) -> Interpreter:
+    return Interpreter(flatbuffer)
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """A model with two inputs and two outputs, and its interpreter."""
+    model = build()
+    return model, Interpreter(convert(model).flatbuffer)
+
+
+@pytest.fixture
+def x():
+    return np.random.default_rng(0).integers(-9, 10, size=(7, 4, 5, 3)).astype(np.float32)
+
+
+def test_it_computes_what_keras_computes(model, interpreter, x):
+    np.testing.assert_array_equal(interpreter.predict(x), model.predict(x, verbose=0))
+
+
+def test_its_properties(interpreter):
+    assert interpreter.input_shapes == [(1, 4, 5, 3)]
+    assert interpreter.output_shapes == [(1, 2, 3, 6)]
+    assert interpreter.input_types == [np.float32]
+    assert interpreter.output_types == [np.float32]
+
+
+def test_threads_and_paths(flatbuffer, tmp_path, model, x):
+    path = tmp_path / "model.tflite"
+    path.write_bytes(flatbuffer)
+    for source in (path, str(path)):
+        result = Interpreter(source, num_threads=2).predict(x)
+        np.testing.assert_array_equal(result, model.predict(x, verbose=0))
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5, True, "2"])
+def test_threads_are_checked(flatbuffer, threads):
+    with pytest.raises(ValueError, match="num_threads must be an integer of at least 1"):
+        Interpreter(flatbuffer, num_threads=threads)
+
+
+def test_several_inputs_and_outputs(pair, x):
+    model, interpreter = pair
+    inputs = [x, -x[::-1]]
+    for one, other in zip(
+        interpreter.predict(inputs), model.predict(inputs, verbose=0), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_iterators_of_batches(interpreter, pair, x):
+    expected = interpreter.predict(x)
+    dataset = tf.data.Dataset.from_tensor_slices(x).batch(3)
+    for batches in ((x[i : i + 2] for i in range(0, 7, 2)), dataset):
+        np.testing.assert_array_equal(interpreter.predict(batches), expected)
+    _, two = pair
+    for one, other in zip(two.predict(iter([(x, x)])), two.predict([x, x]), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_list_of_one_and_tensors(interpreter, x):
+    expected = interpreter.predict(x)
+    np.testing.assert_array_equal(interpreter.predict([x]), expected)
+    np.testing.assert_array_equal(interpreter.predict(tf.constant(x)), expected)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", "int8", "int64"])
+def test_types_that_fit_are_converted(interpreter, x, dtype):
+    np.testing.assert_array_equal(interpreter.predict(x.astype(dtype)), interpreter.predict(x))
+
+
+def test_uint8_images_are_converted(interpreter):
+    image = np.random.default_rng(1).integers(0, 256, size=(2, 4, 5, 3)).astype(np.uint8)
+    expected = interpreter.predict(image.astype(np.float32))
+    np.testing.assert_array_equal(interpreter.predict(image), expected)
+
+
+@pytest.mark.parametrize("bad", [np.full((1, 4, 5, 3), 2**24 + 1), np.zeros((1, 4, 5, 3), complex)])
+def test_types_that_lose_something_are_refused(interpreter, bad):
+    with pytest.raises(ValueError, match=f"Input 0 must be float32.*received {bad.dtype}"):
+        interpreter.predict(bad)
+
+
+def test_an_empty_batch_gives_an_empty_result(interpreter, pair, x):
+    result = interpreter.predict(x[:0])
+    assert (result.shape, result.dtype) == ((0, 2, 3, 6), np.float32)
+    assert interpreter.predict(iter([])).shape == (0, 2, 3, 6)
+    assert [r.shape for r in pair[1].predict([x[:0], x[:0]])] == [(0, 2, 3, 6), (0, 36)]
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 4, 3), (2, 4, 5, 1), (2, 4, 5), ()])
+def test_wrong_shapes_are_named(interpreter, shape):
+    with pytest.raises(ValueError) as caught:
+        interpreter.predict(np.zeros(shape, np.float32))
+    assert "must have the shape (samples, 4, 5, 3)" in str(caught.value)
+    assert f"received {shape}" in str(caught.value)
+
+
+def test_a_missing_batch_dimension_is_named(interpreter, x):
+    with pytest.raises(ValueError, match=r"Add the batch dimension: x\[None\]"):
+        interpreter.predict(x[0])
+
+
+def test_the_number_of_inputs_is_checked(interpreter, pair, x):
+    with pytest.raises(ValueError, match=r"has 1 input\(s\).*received 2"):
+        interpreter.predict([x, x])
+    with pytest.raises(ValueError, match=r"has 2 input\(s\).*received 1"):
+        pair[1].predict(x)
+    with pytest.raises(ValueError, match=r"same number of samples; received \[7, 6\]"):
+        pair[1].predict([x, x[:6]])
+
+
+@pytest.mark.parametrize("bad", [None, 3, "image.png", {"x": 1}])
+def test_other_things_are_refused(interpreter, bad):
+    with pytest.raises(ValueError, match="Expected an array, a list of arrays or an iterable"):
+        interpreter.predict(bad)
+
+
+def test_int8_models_demand_int8(model, x):
+    with pytest.warns(UserWarning, match="latency tests"):
+        flatbuffer = lce.convert_keras_model(
+            model,
+            inference_input_type=tf.int8,
+            inference_output_type=tf.int8,
+            experimental_default_int8_range=(-9.0, 9.0),
+        )
+    interpreter = Interpreter(flatbuffer)
+    assert interpreter.input_types == [np.int8]
+    assert interpreter.predict(x.astype(np.int8)).shape == (7, 2, 3, 6)
+    for dtype in ("float32", "uint8"):
+        with pytest.raises(ValueError, match=r"must be int8.*round\(x / "):
+            interpreter.predict(x.astype(dtype))
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no file .*gone\.tflite"):
+        Interpreter(tmp_path / "gone.tflite")
+
+
+@pytest.mark.parametrize("content", [b"", b"TFL3", b"<html>not found</html>"])
+def test_other_files_are_refused_before_native_code(tmp_path, content):
+    path = tmp_path / "model.tflite"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"model\.tflite.*damaged or another kind"):
+        Interpreter(path)
+
+
+def test_a_progress_bar_is_shown_on_request(interpreter, x, capsys):
+    interpreter.predict(x, verbose=1)
+    assert capsys.readouterr().out == ""

@@ -1,0 +1,229 @@
+"""The command line: exit codes, one-line errors, JSON, help without TensorFlow."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import larq as lq
+import numpy as np
+import pytest
+import tensorflow as tf
+from click.testing import CliRunner
+
+from larq_ext import cli
+
+pytest.importorskip("larq_compute_engine")
+
+
+def run(*arguments):
+    result = CliRunner().invoke(cli.main, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def network(pad_values: float = 1.0) -> tf.keras.Model:
+    """One binary convolution; with another border than +1 it becomes a float one."""
+    return tf.keras.Sequential(
+        [
+            tf.keras.Input((6, 6, 8)),
+            lq.layers.QuantConv2D(
+                4,
+                3,
+                input_quantizer="ste_sign",
+                kernel_quantizer="ste_sign",
+                padding="same",
+                pad_values=pad_values,
+                use_bias=False,
+                name="conv",
+            ),
+            tf.keras.layers.GlobalAveragePooling2D(),
+        ]
+    )
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A good model with its conversion, and a model that does not become binary."""
+    folder = tmp_path_factory.mktemp("models")
+    tf.keras.utils.set_random_seed(0)
+    good, bad = folder / "good.keras", folder / "bad.h5"
+    network().save(good)
+    network(pad_values=-1.0).save(bad)
+    converted, report = folder / "good.tflite", folder / "good.json"
+    result = run("convert", good, "-o", converted, "--report", report)
+    assert result.exit_code == 0, result.stderr
+    assert "Binary: 1/1 layers are binary." in result.stdout
+    return SimpleNamespace(good=good, bad=bad, converted=converted, report=report)
+
+
+def test_help_names_every_command_without_tensorflow():
+    """The file alone: what it imports at the start is what every command waits for."""
+    program = (
+        "import runpy, sys\n"
+        f"module = runpy.run_path({cli.__file__!r})\n"
+        "try:\n    module['main'](['--help'])\n"
+        "finally:\n"
+        "    heavy = {'tensorflow', 'numpy', 'larq', 'larq_ext_recipes', 'larq_ext_zoo'}\n"
+        "    assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    for name in ("audit", "convert", "demo", "evaluate", "list", "summary", "train", "verify"):
+        assert f"\n  {name} " in result.stdout
+
+
+@pytest.mark.parametrize("command", ["summary", "convert", "audit", "verify", "list"])
+def test_every_help_has_an_example(command):
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert f"larq-ext {command}" in result.stdout.split("Example:")[1]
+
+
+def test_convert_writes_file_and_report(files):
+    assert files.converted.read_bytes()[4:8] == b"TFL3"
+    assert json.loads(files.report.read_text())["binary"] == 1
+
+
+def test_convert_prints_json(files, tmp_path):
+    result = run("convert", files.good, "-o", tmp_path / "x.tflite", "--json")
+    values = json.loads(result.stdout)
+    assert values["ok"] is True
+    assert Path(values["output"]).is_file()
+
+
+def test_convert_fails_for_a_float_layer_and_writes_only_the_report(files, tmp_path):
+    output, report = tmp_path / "bad.tflite", tmp_path / "bad.json"
+    result = run("convert", files.bad, "-o", output, "--report", report, "--json")
+    assert result.exit_code == 1
+    assert "conv: CONV_2D (float32), because" in result.stderr
+    assert json.loads(result.stdout) == json.loads(report.read_text())
+    assert not output.exists()
+
+
+def test_convert_allows_float_if_told(files, tmp_path):
+    output = tmp_path / "bad.tflite"
+    result = run("convert", files.bad, "-o", output, "--allow-float")
+    assert result.exit_code == 0
+    assert "NOT BINARY: 0/1" in result.stdout
+    assert run("audit", output).exit_code == 1
+
+
+def test_audit_with_and_without_the_model(files):
+    assert run("audit", files.converted).exit_code == 0
+    result = run("audit", files.converted, "--model", files.good, "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["layers"][0]["name"] == "conv"
+
+
+def test_audit_fails_for_another_model(files):
+    result = run("audit", files.converted, "--model", files.bad)
+    assert result.exit_code == 1
+    assert "NOT BINARY: 0/1" in result.stdout
+
+
+def test_verify_says_that_its_inputs_are_random(files):
+    result = run("verify", files.good, files.converted, "--samples", 3, "--seed", 7)
+    assert result.exit_code == 0, result.stderr
+    assert "3 random inputs, standard normal, seed 7" in result.stdout
+
+
+def test_verify_reads_inputs(files, tmp_path):
+    inputs = tmp_path / "inputs.npy"
+    np.save(inputs, np.random.default_rng(0).normal(size=(5, 6, 6, 8)))
+    result = run("verify", files.good, files.converted, "--inputs", inputs, "--json")
+    values = json.loads(result.stdout)
+    assert (result.exit_code, values["samples"], values["inputs"]) == (0, 5, str(inputs))
+
+
+def test_verify_fails_for_another_model(files):
+    result = run("verify", files.bad, files.converted)
+    assert result.exit_code == 1
+    assert "NOT EQUAL" in result.stdout
+
+
+def test_summary(files):
+    assert "conv" in run("summary", files.good).stdout
+    values = json.loads(run("summary", files.good, "--json").stdout)
+    assert values["weights_by_bits"] == {"1": 3 * 3 * 8 * 4}
+    assert values["memory_bits"] * 32 == values["float32_memory_bits"]
+
+
+def test_a_saved_model_folder_is_loaded(files, tmp_path):
+    network().save(tmp_path / "folder", save_format="tf")
+    assert run("summary", tmp_path / "folder").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["summary", "gone.keras"], "no file or folder gone.keras"),
+        (["summary", "."], "no SavedModel"),
+        (["audit", "gone.tflite"], "no file gone.tflite"),
+        (["audit", cli.__file__], "damaged or another kind"),
+        (["convert", "gone.h5", "-o", "x.tflite"], "no file or folder gone.h5"),
+        (["convert", "gone.h5"], "Missing option '-o'"),
+        (["nonsense"], "No such command 'nonsense'"),
+    ],
+)
+def test_wrong_use_is_one_clear_line(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run(*arguments)
+    assert result.exit_code == 2
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert message in line
+    assert "Traceback" not in result.stderr
+
+
+def test_broken_inputs_are_wrong_use(files, tmp_path):
+    inputs = tmp_path / "inputs.npy"
+    inputs.write_text("no numbers")
+    result = run("verify", files.good, files.converted, "--inputs", inputs)
+    assert result.exit_code == 2
+    assert "no .npy file of numbers" in result.stderr
+    assert run("verify", files.good, files.converted, "--inputs", "gone.npy").exit_code == 2
+
+
+def test_a_broken_model_file_is_wrong_use(tmp_path):
+    path = tmp_path / "model.keras"
+    path.write_text("nothing")
+    result = run("summary", path)
+    assert result.exit_code == 2
+    assert f"Cannot load a Keras model from {path}" in result.stderr
+
+
+def test_list_and_zoo_names(monkeypatch):
+    zoo = SimpleNamespace(
+        list_models=lambda pattern: ["a.first", "a.second"] if pattern == "a*" else [],
+        get=lambda name: network() if name == "a.first" else None,
+    )
+    monkeypatch.setitem(sys.modules, "larq_ext_zoo", zoo)
+    assert run("list", "a*").stdout == "a.first\na.second\n"
+    assert json.loads(run("list", "a*", "--json").stdout) == ["a.first", "a.second"]
+    empty = run("list", "b*")
+    assert (empty.exit_code, empty.stdout) == (0, "")
+    assert "No model matches 'b*'" in empty.stderr
+    assert "conv" in run("summary", "a.first").stdout
+
+
+def test_native_messages_are_hidden_unless_the_import_fails(tmp_path):
+    (tmp_path / "noisy.py").write_text("import os\nos.write(2, b'native chatter')\n")
+    (tmp_path / "broken.py").write_text(
+        "import os\nos.write(2, b'native reason')\nraise ImportError('no library')\n"
+    )
+    program = (
+        "import runpy, sys\n"
+        f"sys.path.insert(0, {str(tmp_path)!r})\n"
+        f"module = runpy.run_path({cli.__file__!r})\n"
+        "module['import_quietly'](sys.argv[1])\n"
+    )
+    results = [
+        subprocess.run([sys.executable, "-c", program, name], capture_output=True, text=True)
+        for name in ("noisy", "broken")
+    ]
+    assert (results[0].returncode, results[0].stderr) == (0, "")
+    assert results[1].returncode == 1
+    assert "native reason" in results[1].stderr
+    assert "no library" in results[1].stderr

@@ -1,0 +1,6 @@
+"""Networks for image classification."""
+
+from larq_ext_zoo.classification.resnet import ResNet20
+from larq_ext_zoo.classification.vgg import VGGSmall
+
+__all__ = ["ResNet20", "VGGSmall"]
