@@ -10,6 +10,7 @@ import copy
 import functools
 import importlib
 import json
+import logging
 import os
 import sys
 import tempfile
@@ -195,7 +196,9 @@ def convert(
 @click.option("--model", help="The model that FILE was made from: compares bit by bit.")
 @_json_option
 def audit(file: Path, model: str | None, as_json: bool) -> None:
-    """Show which layers of FILE (.tflite) are binary; exit code 1 if one is not.
+    """Show which layers of FILE (.tflite) are binary.
+
+    The exit code is 1 if one that was meant to be is not.
 
     \b
     Example:
@@ -241,7 +244,9 @@ def verify(
     tolerance: float | None,
     as_json: bool,
 ) -> None:
-    """Compare FILE (.tflite) with MODEL on the same inputs; exit code 1 if they differ.
+    """Compare FILE (.tflite) with MODEL on the same inputs.
+
+    The exit code is 1 if they differ.
 
     \b
     Example:
@@ -355,6 +360,8 @@ def load_model(name: str) -> Any:
     import_library()
     import tensorflow as tf
 
+    # Larq's advice on constraints is for training, and comes again for each layer loaded.
+    logging.getLogger("larq").setLevel(logging.ERROR)
     if not is_path:
         import larq_ext_zoo as zoo
 

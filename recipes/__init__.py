@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import larq_ext  # noqa: F401  (first: it makes tf.keras Keras 2)
-from larq_ext_recipes import _overrides, resnet20, vgg_small  # noqa: F401  (they register)
+from larq_ext_recipes import _overrides, digits, resnet20, vgg_small  # noqa: F401  (they register)
 from larq_ext_recipes._errors import TrainingError, TrainingInterrupted, UsageError
 from larq_ext_recipes._evaluate import evaluate
 from larq_ext_recipes._experiment import Experiment

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import typing
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -95,6 +96,13 @@ class Experiment:
     progress: Literal["auto", "bar", "lines", "none"] = "auto"
 
     def __post_init__(self) -> None:
+        for field, hint in typing.get_type_hints(type(self)).items():
+            allowed = typing.get_args(hint)
+            if typing.get_origin(hint) is Literal and getattr(self, field) not in allowed:
+                raise UsageError(
+                    f"{field} must be one of {', '.join(allowed)}, received "
+                    f"{getattr(self, field)!r}."
+                )
         limits = {
             "epochs": 1,
             "batch_size": 1,

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 import tensorflow as tf
 
-OPTIMIZERS = ("sgd", "adam")
 _KERNELS = ("kernel", "depthwise_kernel", "pointwise_kernel")
 
 

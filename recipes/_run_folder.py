@@ -20,7 +20,8 @@ class RunFolder:
     """
 
     def __init__(self, experiment: Experiment) -> None:
-        self.path = pathlib.Path(experiment.output_dir or pathlib.Path("runs", experiment.name))
+        default = pathlib.Path("runs", experiment.name)
+        self.path = pathlib.Path(experiment.output_dir or default).expanduser()
         self.run = self.path / "run.json"
         self.log = self.path / "log.csv"
         self.curve = self.path / "learning_curve.png"

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-SHAPES = ("cosine", "linear", "step", "constant")
-
 
 class LearningRate(tf.keras.optimizers.schedules.LearningRateSchedule):
     """Linear warm-up to a peak, then a decay.

@@ -23,6 +23,7 @@ from larq_ext_recipes._pipeline import TrainingData, evaluation_batches
 from larq_ext_recipes._progress import Display
 from larq_ext_recipes._run_folder import RunFolder
 from larq_ext_recipes._signals import StopRequest
+from larq_ext_recipes.datasets import Dataset
 
 Callbacks = Sequence[tf.keras.callbacks.Callback]
 
@@ -60,6 +61,8 @@ def run_experiment(
     folder = RunFolder(experiment)
     folder.start(experiment, dataset.fingerprint(), resume, overwrite)
     if resume and folder.metrics.exists():
+        if experiment.progress != "none":
+            print(f"The run in {folder.path} is already finished.")
         return read_json(folder.metrics)
     with _precision(experiment), lq.context.quantized_scope(False):
         trainer = _Trainer(experiment, dataset, folder, callbacks)
@@ -71,7 +74,9 @@ def run_experiment(
 class _Trainer:
     """One run in one process."""
 
-    def __init__(self, experiment, dataset, folder: RunFolder, callbacks: Callbacks) -> None:
+    def __init__(
+        self, experiment: Experiment, dataset: Dataset, folder: RunFolder, callbacks: Callbacks
+    ) -> None:
         self.experiment, self.dataset, self.folder = experiment, dataset, folder
         self.data = TrainingData(
             dataset, experiment.batch_size, experiment.seed, experiment.augmentation
@@ -166,7 +171,7 @@ class _Trainer:
         seconds = self.position.epoch_seconds
         row = EpochRecord(
             epoch=done,
-            learning_rate=float(self.learning_rate(epoch * self.data.steps_per_epoch)),
+            learning_rate=self._learning_rate_at(epoch),
             loss=logs["loss"],
             accuracy=logs["accuracy"],
             test_loss=test.get("loss"),
@@ -182,6 +187,10 @@ class _Trainer:
         self.position = Position(done, 0, 0.0, time.monotonic() - self.started)
         self._save()
         return row
+
+    def _learning_rate_at(self, epoch: int) -> float:
+        rate = float(self.learning_rate(epoch * self.data.steps_per_epoch))
+        return float(f"{rate:.7g}")  # the digits that float32 has
 
     def _save(self) -> None:
         try:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 import larq_ext as lqx
-from larq_ext_zoo.classification import ResNet20, VGGSmall
+from larq_ext_zoo.classification import DigitsNet, ResNet20, VGGSmall
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,19 @@ def register(entry: Entry) -> None:
     _ENTRIES[entry.name] = entry
 
 
-for _name, _build in (("resnet20", ResNet20), ("vgg_small", VGGSmall)):
+_ARCHITECTURES = {
+    "digits_net": (DigitsNet, "8x8"),
+    "resnet20": (ResNet20, "32x32"),
+    "vgg_small": (VGGSmall, "32x32"),
+}
+for _name, (_build, _size) in _ARCHITECTURES.items():
     for _method in lqx.quantizers.METHODS:
         register(
             Entry(
                 f"{_name}.{_method}",
                 _build,
                 _method,
-                f"{_build.__name__} for 32x32 images, binarized by {_method}, not trained",
+                f"{_build.__name__} for {_size} images, binarized by {_method}, not trained",
             )
         )
 

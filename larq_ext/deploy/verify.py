@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+# Files agree to about 1e-5 of the output's scale; one activation whose sign turned changes an
+# output by 1e-3 and more.
 DEFAULT_TOLERANCE = 1e-3
+
+# How far inputs and biases are moved, relative to their size, to see whether Keras itself is
+# stable: some rounding errors, so that a few draws find what rounding can do.
+_PERTURBATION = 1e-5
+_DRAWS = 8
+_BIASES = ("beta", "bias", "offset", "moving_mean")
 
 
 @dataclass(frozen=True)
@@ -27,6 +35,8 @@ class VerifyReport:
             the same output in Keras.
         tolerance: what `relative_difference` may be.
         different: the samples that disagree in top-1 or beyond the tolerance.
+        unstable: those of them for which Keras disagrees with itself in the same way when
+            inputs and biases change by a rounding error.
     """
 
     samples: int
@@ -36,11 +46,22 @@ class VerifyReport:
     relative_difference: float
     tolerance: float
     different: tuple[int, ...]
+    unstable: tuple[int, ...] = ()
 
     @property
     def ok(self) -> bool:
-        """Whether every sample agrees, and there was one to compare."""
-        return self.samples > 0 and not self.different
+        """Whether all samples agree, or all but unstable ones and these are at most half."""
+        explained = self.different == self.unstable and 2 * len(self.different) <= self.samples
+        return self.samples > 0 and explained
+
+    @property
+    def verdict(self) -> str:
+        """The result in a few words."""
+        if self.ok:
+            return "equal, unstable samples aside" if self.unstable else "equal"
+        if self.different == self.unstable:
+            return "NOT PROVEN: most samples are unstable, as in untrained networks"
+        return "NOT EQUAL"
 
     @property
     def share(self) -> float | None:
@@ -49,7 +70,12 @@ class VerifyReport:
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain values for JSON."""
-        values = {"ok": self.ok, **asdict(self), "share": self.share}
+        values = {
+            "ok": self.ok,
+            "verdict": self.verdict,
+            **asdict(self),
+            "share": self.share,
+        }
         # JSON has no infinity.
         return {
             name: str(value) if isinstance(value, float) and not np.isfinite(value) else value
@@ -72,7 +98,11 @@ class VerifyReport:
             shown = ", ".join(map(str, self.different[:10]))
             more = f" and {len(self.different) - 10} more" if len(self.different) > 10 else ""
             lines.append(f"Samples that differ  {shown}{more}")
-        lines.append(f"Verdict              {'equal' if self.ok else 'NOT EQUAL'}")
+            lines.append(
+                f"Of them unstable     {len(self.unstable)} "
+                f"(Keras differs from itself after a change of {_PERTURBATION:g})"
+            )
+        lines.append(f"Verdict              {self.verdict}")
         return "\n".join(lines)
 
 
@@ -87,11 +117,14 @@ def verify(
 ) -> VerifyReport:
     """Runs the Keras model and the converted file on the same inputs and compares the outputs.
 
-    The sums of a binary convolution are integers and agree exactly. What differs is the rounding
-    of the float operations between them, some 1e-6 of the output's scale. Where such a rounding
-    error turns the sign of an activation that is almost zero, the outputs of that sample differ
-    by more; a wrong conversion differs in most samples. Raise `tolerance` for deep networks if
-    `different` names a few samples only.
+    The sums of a binary convolution are integers and agree exactly; the float operations between
+    them are rounded differently, which shows as some 1e-6 of the output's scale. But where such
+    an error turns the sign of an activation that is almost zero, the outputs of that sample
+    change visibly, in deep networks for one sample in a hundred or in three. A sample that
+    differs is therefore tried again in Keras alone, with inputs and biases changed by a relative
+    1e-5: if Keras then disagrees with itself, the sample is called unstable and proves nothing.
+    A wrong conversion shows in the others. In untrained networks most samples are unstable,
+    because batch normalization without bias keeps sums of exactly zero at zero.
 
     # Arguments
         model: the Keras model, as trained or baked.
@@ -103,7 +136,8 @@ def verify(
         verbose: 1 shows a progress bar.
 
     # Returns
-        The report; `ok` if every top-1 is equal and every difference within the tolerance.
+        The report; `ok` if for every sample top-1 is equal and the difference is within the
+        tolerance, leaving out unstable samples, which may be at most half of all.
 
     # Raises
         ValueError: if the file's inputs or outputs have other shapes than the model's.
@@ -129,7 +163,11 @@ def verify(
             f"The model's outputs have the shapes {shapes[0]}, those of the file {shapes[1]} "
             "(without the batch): the file was made from another model."
         )
-    return _compare(expected, actual, tolerance)
+    report = _compare(expected, actual, tolerance)
+    if not report.different:
+        return report
+    unstable = _unstable(model, arrays, expected, report.different, tolerance)
+    return replace(report, unstable=unstable)
 
 
 def _as_list(outputs: Any) -> list[np.ndarray]:
@@ -140,23 +178,18 @@ def _compare(
     expected: list[np.ndarray], actual: list[np.ndarray], tolerance: float
 ) -> VerifyReport:
     samples = len(expected[0])
-    too_far = np.zeros(samples, bool)
-    other_top1 = np.zeros(samples, bool)
-    has_classes = False
+    scales = [_scale(output) for output in expected]
     worst: tuple[float, tuple[int, ...]] = (0.0, ())
     relative = 0.0
     for index, (keras, file) in enumerate(zip(expected, actual, strict=True)):
         difference = _difference(keras, file)
-        finite = np.abs(keras[np.isfinite(keras)])
-        scale = float(finite.max()) if finite.size and finite.max() > 0 else 1.0
-        relative = max(relative, float(difference.max(initial=0)) / scale)
-        too_far |= difference.reshape(samples, -1).max(axis=1, initial=0) > tolerance * scale
-        if difference.size and difference.max() > worst[0]:
+        largest = float(difference.max(initial=0.0))
+        relative = max(relative, largest / scales[index])
+        if largest > worst[0]:
             place = np.unravel_index(difference.argmax(), difference.shape)
-            worst = (float(difference.max()), (index, *map(int, place)))
-        if keras.ndim == 2 and keras.shape[1] > 1:
-            has_classes = True
-            other_top1 |= keras.argmax(axis=1) != file.argmax(axis=1)
+            worst = (largest, (index, *map(int, place)))
+    has_classes = any(_has_classes(output) for output in expected)
+    other_top1 = _other_top1(expected, actual)
     return VerifyReport(
         samples=samples,
         equal_top1=int(samples - other_top1.sum()) if has_classes else None,
@@ -164,8 +197,94 @@ def _compare(
         max_difference_at=worst[1],
         relative_difference=relative,
         tolerance=tolerance,
-        different=tuple(np.flatnonzero(too_far | other_top1).tolist()),
+        different=_indices(_differs(expected, actual, scales, tolerance)),
     )
+
+
+def _unstable(
+    model: tf.keras.Model,
+    inputs: list[np.ndarray],
+    expected: list[np.ndarray],
+    different: tuple[int, ...],
+    tolerance: float,
+) -> tuple[int, ...]:
+    """Those samples of `different` for which Keras disagrees with itself as well."""
+    from larq_ext.deploy.bake import bake
+
+    baked = bake(model)
+    shaken = tf.keras.models.clone_model(baked)
+    scales = [_scale(output) for output in expected]
+    generator = np.random.default_rng(0)
+    pending = np.array(different, int)
+    unstable: list[int] = []
+    for _ in range(_DRAWS):
+        if not len(pending):
+            break
+        shaken.set_weights(baked.get_weights())
+        _shake_biases(shaken, generator)
+        moved = [_moved(np.asarray(array)[pending], generator) for array in inputs]
+        outputs = _as_list(shaken.predict(moved[0] if len(moved) == 1 else moved, verbose=0))
+        turned = _differs([output[pending] for output in expected], outputs, scales, tolerance)
+        unstable.extend(pending[turned].tolist())
+        pending = pending[~turned]
+    return tuple(sorted(unstable))
+
+
+def _shake_biases(model: tf.keras.Model, generator: np.random.Generator) -> None:
+    """Adds a rounding error to what is added to activations."""
+    for layer in model.layers:
+        if isinstance(layer, tf.keras.Model):
+            _shake_biases(layer, generator)
+            continue
+        names = [weight.name.split("/")[-1].split(":")[0] for weight in layer.weights]
+        values = layer.get_weights()
+        # A bias of zero counts as large as the scale that stands beside it.
+        sizes = [np.abs(value).max(initial=0.0) for value in values if value.ndim == 1]
+        for index, name in enumerate(names):
+            if name in _BIASES:
+                noise = generator.uniform(-1.0, 1.0, values[index].shape)
+                values[index] = values[index] + _PERTURBATION * max(sizes) * noise
+        layer.set_weights(values)
+
+
+def _moved(array: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    if array.dtype.kind != "f":
+        return array
+    signs = generator.choice([-1.0, 1.0], array.shape)
+    return (array * (1.0 + _PERTURBATION * signs)).astype(array.dtype)
+
+
+def _differs(
+    expected: list[np.ndarray], actual: list[np.ndarray], scales: list[float], tolerance: float
+) -> np.ndarray:
+    """Which samples disagree in top-1 or beyond the tolerance."""
+    differs = _other_top1(expected, actual)
+    for keras, file, scale in zip(expected, actual, scales, strict=True):
+        difference = _difference(keras, file).reshape(len(keras), -1)
+        differs |= difference.max(axis=1, initial=0.0) > tolerance * scale
+    return differs
+
+
+def _other_top1(expected: list[np.ndarray], actual: list[np.ndarray]) -> np.ndarray:
+    other = np.zeros(len(expected[0]), bool)
+    for keras, file in zip(expected, actual, strict=True):
+        if _has_classes(keras):
+            other |= keras.argmax(axis=1) != file.argmax(axis=1)
+    return other
+
+
+def _has_classes(output: np.ndarray) -> bool:
+    return output.ndim == 2 and output.shape[1] > 1
+
+
+def _scale(output: np.ndarray) -> float:
+    """The largest absolute value of an output; 1 if it is zero throughout."""
+    finite = np.abs(output[np.isfinite(output)])
+    return float(finite.max(initial=0.0)) or 1.0
+
+
+def _indices(mask: np.ndarray) -> tuple[int, ...]:
+    return tuple(np.flatnonzero(mask).tolist())
 
 
 def _difference(keras: np.ndarray, file: np.ndarray) -> np.ndarray:

@@ -54,8 +54,9 @@ def _windowed_slope(x, n, omega: float, clip_value: float):
     terms = 2.0 * (tf.cast(n, x.dtype) + 1.0)
     magnitude = tf.abs(x)
     window = tf.cast(magnitude <= clip_value, x.dtype)
-    # At 1e-5 the slope differs from that at 0 by less than float32 can tell for n < 50.
-    angle = tf.maximum(omega * magnitude, 1e-5)
+    # At 1e-5 the slope differs from that at 0 by less than float32 can tell for n < 50; from the
+    # window's edge on, infinity included, any finite value will do.
+    angle = tf.clip_by_value(omega * magnitude, 1e-5, max(1e-5, omega * clip_value))
     return tf.sin(terms * angle) / tf.sin(angle) * (window * (2.0 * omega / math.pi))
 
 
@@ -85,10 +86,11 @@ def fda_sign(
         def grad(dy):
             if clip_value is not None and omega * clip_value < 3.0:
                 return dy * _windowed_slope(x, n, omega, clip_value), None
-            dx = dy * fourier_slope(x, n, omega)
-            if clip_value is not None:
-                dx *= tf.cast(tf.abs(x) <= clip_value, x.dtype)
-            return dx, None
+            if clip_value is None:
+                return dy * fourier_slope(x, n, omega), None
+            inside = tf.clip_by_value(x, -clip_value, clip_value)
+            window = tf.cast(tf.abs(x) <= clip_value, x.dtype)
+            return dy * fourier_slope(inside, n, omega) * window, None
 
         return lq.math.sign(x), grad
 

@@ -171,12 +171,26 @@ def classify(
     return tf.reshape(_call(tf.reshape(x, [-1]), u, b, v, d), x.shape)
 
 
-class _Cap(tf.keras.constraints.Constraint):
-    def __init__(self, limit: float):
-        self.limit = limit
+class _SlopeLimits(tf.keras.constraints.Constraint):
+    """Keeps the classifier's slope at 0 above a floor, and linear slopes below a cap.
 
-    def __call__(self, w):
-        return tf.clip_by_value(w, -self.limit, self.limit)
+    # Arguments
+        u: Weights of the hidden units, or `None` in the linear case.
+        floor: Least sum of the slopes at 0, or `None`.
+        cap: Largest magnitude of a linear slope, or `None`.
+    """
+
+    def __init__(self, u: tf.Variable | None, floor: float | None, cap: float | None):
+        self.u, self.floor, self.cap = u, floor, cap
+
+    def __call__(self, v):
+        v = tf.convert_to_tensor(v)
+        if self.floor is not None:
+            u = tf.ones_like(v[:1]) if self.u is None else tf.convert_to_tensor(self.u)[None]
+            # The nearest v with enough slope: the projection on a half-space.
+            missing = tf.nn.relu(self.floor - tf.reduce_sum(v * u))
+            v += missing * u / (v.shape[0] * tf.reduce_sum(tf.square(u)))
+        return v if self.cap is None else tf.clip_by_value(v, -self.cap, self.cap)
 
 
 @register("mlp_classifier")
@@ -191,6 +205,9 @@ class MLPClassifier(BinaryQuantizer):
     With `hidden=0` f is linear: a clipped identity of learned slope. With `forward="argmax"` the
     value is that of the larger output, and the gradient \\(2 f_1' + 2 f_2'\\).
 
+    The slope at 0 is kept positive: a negative slope climbs the loss, drives itself on, and
+    never comes back, and a few steps of Adam can turn a classifier that is new.
+
     The network is evaluated again in the backward pass, in chunks or from a table, so that its
     hidden values do not stay in memory.
 
@@ -199,8 +216,7 @@ class MLPClassifier(BinaryQuantizer):
     **Where the facts come from.** The paper's body could not be had. Of its abstract: binarizing
     as classification, by a network or a linear function. Of the official code, all else here,
     whose default is the form with `sign`. Ours: a positive start slope (the official one has a
-    random sign, and a negative slope climbs the loss and never recovers), ties of `argmax`
-    (which the code gives to -1) kept as they are, and the table.
+    random sign), the floor of the slope, and the table.
 
     # Arguments
         hidden: Hidden units, 0 for the linear case.
@@ -210,6 +226,7 @@ class MLPClassifier(BinaryQuantizer):
         outputs: Outputs of the network; `"argmax"` needs 2.
         use_bias: Whether the network has biases. The official one has none.
         slope_init: `"positive-unit"` (sum of the slopes at 0 is +1) or `"official"`.
+        slope_floor: Least sum of the slopes at 0; `None` for none, as in the official code.
         slope_cap: Largest magnitude of the slopes, linear case only (50 in a disabled line of
             the official code); `None` for no cap.
         center: Whether filters are centred.
@@ -239,6 +256,7 @@ class MLPClassifier(BinaryQuantizer):
         outputs: int = 2,
         use_bias: bool = False,
         slope_init: str = "positive-unit",
+        slope_floor: float | None = 0.1,
         slope_cap: float | None = None,
         center: bool = True,
         scale: bool = True,
@@ -263,6 +281,7 @@ class MLPClassifier(BinaryQuantizer):
         self.outputs = outputs
         self.use_bias = use_bias
         self.slope_init = one_of("slope_init", slope_init, ("positive-unit", "official"))
+        self.slope_floor = slope_floor
         self.slope_cap = slope_cap
         self.center = center
         self.scale = scale
@@ -277,34 +296,34 @@ class MLPClassifier(BinaryQuantizer):
             )
         if self.hidden:
             u, v = self._draw_weights()
-            constant = tf.keras.initializers.Constant
-            self.u = self._parameter("u", (self.hidden,), constant(u))
-            self.v = self._parameter("v", (self.outputs, self.hidden), constant(v))
+            self.u = self._parameter("u", u)
+            limits = _SlopeLimits(self.u, self.slope_floor, None)
+            self.v = self._parameter("v", v, limits)
         else:
             # The argmax form needs slopes that differ, and that agree in sign with their sum.
             slopes = [0.0, 0.5] if self.forward == "argmax" else [1.0 / self.outputs] * self.outputs
-            self.v = self._parameter(
-                "v",
-                (self.outputs, 1),
-                tf.keras.initializers.Constant(np.reshape(slopes, (-1, 1))),
-                constraint=None if self.slope_cap is None else _Cap(self.slope_cap),
-            )
+            limits = _SlopeLimits(None, self.slope_floor, self.slope_cap)
+            self.v = self._parameter("v", np.reshape(slopes, (-1, 1)), limits)
         if self.use_bias:
             if self.hidden:
-                self.b = self._parameter("b", (self.hidden,), "zeros")
-            self.d = self._parameter("d", (self.outputs,), "zeros")
+                self.b = self._parameter("b", np.zeros(self.hidden))
+            self.d = self._parameter("d", np.zeros(self.outputs))
 
-    def _parameter(self, name, shape, initializer, **kwargs):
+    def _parameter(self, name: str, value: np.ndarray, constraint=None):
         return self.add_parameter(
-            f"classifier_{name}", shape, initializer, deployed=False, **kwargs
+            f"classifier_{name}",
+            value.shape,
+            tf.keras.initializers.Constant(value),
+            deployed=False,
+            constraint=constraint,
         )
 
     def _draw_weights(self) -> tuple[np.ndarray, np.ndarray]:
         """PyTorch's default for two bias-free linear layers, turned to a positive slope."""
         uniform = tf.keras.initializers.RandomUniform
         limit = self.hidden**-0.5
-        u = np.asarray(uniform(-1.0, 1.0)((self.hidden,)))
-        v = np.asarray(uniform(-limit, limit)((self.outputs, self.hidden)))
+        u = np.array(uniform(-1.0, 1.0)((self.hidden,)))
+        v = np.array(uniform(-limit, limit)((self.outputs, self.hidden)))
         if self.slope_init == "positive-unit":
             if self.forward == "argmax":
                 # Forward and backward agree if the second output rises and the first is flat.
@@ -344,6 +363,7 @@ class MLPClassifier(BinaryQuantizer):
             "outputs": self.outputs,
             "use_bias": self.use_bias,
             "slope_init": self.slope_init,
+            "slope_floor": self.slope_floor,
             "slope_cap": self.slope_cap,
             "center": self.center,
             "scale": self.scale,

@@ -31,7 +31,7 @@ def read_official(folder: pathlib.Path) -> tuple[Split, Split]:
     # Raises
         DatasetError: if the folder has neither form, or one of the files is missing or damaged.
     """
-    folder, suffix = _find(pathlib.Path(folder))
+    folder, suffix = _find(folder)
     read = _read_bin if suffix else _read_pickle
     return tuple(
         _join([read(_existing(folder, name + suffix)) for name in names]) for names in (TRAIN, TEST)
@@ -47,7 +47,8 @@ def _find(folder: pathlib.Path) -> tuple[pathlib.Path, str]:
             return candidate, suffix
     raise DatasetError(
         f"No CIFAR-10 in {folder}: looked for data_batch_1.bin (binary form) and data_batch_1 "
-        f"(Python form) there and in its folders {' and '.join(FORMS)}; found {_content(folder)}."
+        f"(Python form) there and in its folders {' and '.join(FORMS)}, and for cifar10/<version> "
+        f"of tensorflow-datasets; found {_content(folder)}."
     )
 
 

@@ -40,7 +40,7 @@ def load(data_dir: str | pathlib.Path | None = None) -> Dataset:
     # Arguments
         data_dir: A folder in one of the publisher's forms (`cifar-10-batches-bin` or
             `cifar-10-batches-py`, or the folder above), or a folder that tensorflow-datasets
-            has prepared (it has a `cifar10` folder). `None` downloads through
+            has prepared (it has `cifar10/<version>`). `None` downloads through
             tensorflow-datasets.
 
     # Returns
@@ -51,14 +51,15 @@ def load(data_dir: str | pathlib.Path | None = None) -> Dataset:
         DatasetError: if the folder holds none of these, a file is missing or damaged, or
             tensorflow-datasets is needed and not installed.
     """
-    if data_dir is None or (pathlib.Path(data_dir) / "cifar10").is_dir():
-        train, test = _read_tfds(data_dir)
+    folder = None if data_dir is None else pathlib.Path(data_dir).expanduser()
+    if folder is None or any(folder.glob("cifar10/*/dataset_info.json")):
+        train, test = _read_tfds(folder)
     else:
-        train, test = read_official(pathlib.Path(data_dir))
+        train, test = read_official(folder)
     return Dataset("cifar10", train, test, CLASSES, MEAN, STD)
 
 
-def _read_tfds(data_dir: str | pathlib.Path | None) -> tuple[Split, Split]:
+def _read_tfds(folder: pathlib.Path | None) -> tuple[Split, Split]:
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
@@ -66,7 +67,7 @@ def _read_tfds(data_dir: str | pathlib.Path | None) -> tuple[Split, Split]:
             "Without a data folder CIFAR-10 comes from tensorflow-datasets, which is not "
             f"installed: type `{_PIP}`, or give data_dir=FOLDER with cifar-10-batches-bin in it."
         ) from error
-    arrays = tfds.as_numpy(tfds.load("cifar10", data_dir=data_dir and str(data_dir), batch_size=-1))
+    arrays = tfds.as_numpy(tfds.load("cifar10", data_dir=folder and str(folder), batch_size=-1))
     return tuple(_official_order(arrays[split]) for split in ("train", "test"))
 
 

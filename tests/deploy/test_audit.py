@@ -132,8 +132,13 @@ def _scaled(x):
     return lq.quantizers.SteSign()(x) * 2.0
 
 
-def _comparison(kernel):
-    return tf.where(kernel >= 0, 1.0, -1.0)
+class _Comparison(lq.quantizers.Quantizer):
+    """A sign that the converter folds for small kernels only."""
+
+    precision = 1
+
+    def call(self, inputs):
+        return tf.where(inputs >= 0, 1.0, -1.0)
 
 
 def _with_a_zero_channel(kernel):
@@ -172,7 +177,7 @@ _LOST = {
     ),
     "large kernel": (
         256,
-        lambda n: [n.quant_conv(256, kernel_quantizer=_comparison)],
+        lambda n: [n.quant_conv(256, kernel_quantizer=_Comparison())],
         "no constant: the converter left the kernel quantizer",
     ),
     "dense": (

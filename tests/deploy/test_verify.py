@@ -7,7 +7,8 @@ import pytest
 import tensorflow as tf
 
 from larq_ext.deploy._flatbuffer import read_graph
-from larq_ext.deploy.verify import _compare, verify
+from larq_ext.deploy.convert import convert
+from larq_ext.deploy.verify import VerifyReport, _compare, verify
 
 
 @pytest.fixture
@@ -102,3 +103,57 @@ def test_what_is_no_number_counts_as_different():
     report = _compare([keras], [file], tolerance=0.5)
     assert report.different == (1,)
     assert json.loads(json.dumps(report.to_dict(), allow_nan=False))["max_difference"] == "inf"
+
+
+class _Fake:
+    """Stands for the interpreter: Keras's results, with some samples turned."""
+
+    turned: tuple[int, ...] = ()
+    model: tf.keras.Model
+
+    def __init__(self, flatbuffer):
+        pass
+
+    def predict(self, inputs, verbose):
+        outputs = self.model.predict(inputs[0], verbose=0).copy()
+        outputs[list(self.turned)] *= -1.0
+        return outputs
+
+
+@pytest.mark.parametrize(("turned", "ok"), [((), True), ((1,), True), ((0,), False)])
+def test_only_rounding_excuses_a_difference(monkeypatch, turned, ok):
+    """Sample 1 lies on the threshold, where a rounding error turns the sign."""
+    model = tf.keras.Sequential(
+        [tf.keras.Input((3,)), tf.keras.layers.Lambda(lambda x: tf.sign(x - 1.0 + 1e-9))]
+    )
+    monkeypatch.setattr(_Fake, "model", model, raising=False)
+    monkeypatch.setattr(_Fake, "turned", turned)
+    monkeypatch.setattr("larq_ext.runtime.Interpreter", _Fake)
+    inputs = np.array([[2, 0, 3], [1 + 1e-7, 1, 2], [3, 2, 0], [0, 5, 2]], np.float32)
+
+    report = verify(model, b"", inputs)
+
+    assert report.different == turned
+    assert report.unstable == (turned if ok else ())
+    assert report.ok is ok
+
+
+def test_too_many_unstable_samples_prove_nothing():
+    report = VerifyReport(4, 4, 0.1, (0, 0, 0), 0.1, 1e-3, (0, 1, 2), (0, 1, 2))
+    assert not report.ok
+    assert "NOT PROVEN" in str(report)
+
+
+def test_sums_of_exactly_zero_make_an_untrained_network_unstable(networks):
+    """The engine rounds 0 * scale + 0 to a tiny number, whose sign may be another."""
+    model = tf.keras.Sequential(
+        [
+            tf.keras.Input((8, 8, 32)),
+            networks.quant_conv(16, padding="valid", pad_values=0.0),
+            tf.keras.layers.BatchNormalization(),
+            networks.quant_conv(16, pad_values=0.0),
+        ]
+    )
+    inputs = np.random.default_rng(2).normal(size=(4, 8, 8, 32)).astype(np.float32)
+    report = verify(model, convert(model).flatbuffer, inputs)
+    assert report.different == report.unstable

@@ -59,6 +59,11 @@ def test_wrong_settings(fda, word, message):
         apply(fda, split_words([word]), fixed=["name", "description"])
 
 
+def test_wrong_choice_in_python(fda):
+    with pytest.raises(UsageError, match="optimizer must be one of sgd, adam, received 'lion'"):
+        dataclasses.replace(fda, optimizer="lion")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [(["epochs"], "Expected key=value, received 'epochs'"), (["a=1", "a=2"], "a is given twice")],

@@ -1,0 +1,31 @@
+"""What all tests share: Keras 2, quiet logs, fixed seeds, and Larq's scope as it was found."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import larq_ext  # noqa: F401  isort: skip  (Keras 2, before anything uses tf.keras)
+import larq as lq
+import pytest
+import tensorflow as tf
+
+# The quantizers' table of cases and references is used by tests of this folder too.
+sys.path.insert(0, str(pathlib.Path(__file__).parent / "quantizers"))
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed():
+    tf.keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def scope_left_as_it_was():
+    """A failing layer of Larq's leaves its quantized scope on, which would fail later tests."""
+    before = lq.context.should_quantize()
+    yield
+    if lq.context.should_quantize() != before:
+        lq.context.quantized_scope(before).__enter__()
