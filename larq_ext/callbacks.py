@@ -79,7 +79,6 @@ class QuantizerScheduler(tf.keras.callbacks.Callback):
                 f"No quantizer of the model has an attribute {self.attribute!r} to schedule. "
                 f"Those that can be scheduled in this model are {known}."
             )
-        self._step = int(self.model.optimizer.iterations.numpy())
 
     def on_epoch_begin(self, epoch, logs=None):
         if self.by == "epoch":
@@ -87,8 +86,8 @@ class QuantizerScheduler(tf.keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch, logs=None):
         if self.by == "step":
-            self._set(self._step)
-            self._step += 1
+            # Not counted here: `steps_per_execution` makes several updates in one call.
+            self._set(int(self.model.optimizer.iterations.numpy()))
 
     def on_epoch_end(self, epoch, logs=None):
         if logs is not None:

@@ -49,6 +49,11 @@ def _without_constraint_warning(silent: bool):
         logger.disabled = before
 
 
+def _instance(quantizer):
+    """Larq would call a class with the tensor; a class here means its defaults."""
+    return quantizer() if isinstance(quantizer, type) else quantizer
+
+
 def _set_role(quantizer: BinaryQuantizer, role: str) -> None:
     if quantizer.role not in (None, role):
         raise ValueError(
@@ -86,8 +91,8 @@ class _MethodLayer(tf.keras.layers.Layer):
         if kernel_constraint is None and kernel_quantizer is None:
             # The constraint belongs to the method's kernel quantizer, not to another one.
             kernel_constraint = chosen.get("kernel_constraint")
-        input_quantizer = input_quantizer or chosen.get("input_quantizer")
-        kernel_quantizer = kernel_quantizer or chosen.get("kernel_quantizer")
+        input_quantizer = _instance(input_quantizer) or chosen.get("input_quantizer")
+        kernel_quantizer = _instance(kernel_quantizer) or chosen.get("kernel_quantizer")
         with _without_constraint_warning(silent=quantizer is not None):
             super().__init__(
                 *args,
@@ -182,7 +187,10 @@ class QuantConv2D(_MethodLayer, lq.layers.QuantConv2D):
 
     def convolution_op(self, inputs, kernel):
         outputs = super().convolution_op(inputs, kernel)
-        return outputs * self.scale if self.scale_mode == "learned" else outputs
+        if self.scale_mode != "learned":
+            return outputs
+        channels_first = self.data_format == "channels_first"
+        return outputs * (self.scale[:, None, None] if channels_first else self.scale)
 
 
 @tf.keras.utils.register_keras_serializable(package="larq_ext")

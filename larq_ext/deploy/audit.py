@@ -309,14 +309,14 @@ def _match(graph: Graph, kernels: list[_Kernel]) -> tuple[tuple[LayerAudit, ...]
             size = _weight_bytes(graph, op)
             layers.append(LayerAudit(kernel.name, op.name, kernel.shape, size, True))
             continue
-        op = next((op for op in floats if _holds(graph, op, kernel)), None)
-        if op is None:
+        lost = next((op for op in floats if _holds(graph, op, kernel)), None)
+        if lost is None:
             layers.append(_not_found(kernel))
             continue
-        floats.remove(op)
-        reason, advice = _why_float(graph, op, kernel)
-        size = _weight_bytes(graph, op)
-        layers.append(LayerAudit(kernel.name, op.name, kernel.shape, size, False, reason, advice))
+        floats.remove(lost)
+        reason, advice = _why_float(graph, lost, kernel)
+        size = _weight_bytes(graph, lost)
+        layers.append(LayerAudit(kernel.name, lost.name, kernel.shape, size, False, reason, advice))
     return tuple(layers), len(binary)
 
 

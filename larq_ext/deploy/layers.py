@@ -136,6 +136,8 @@ class BinaryDense(BinaryConv2D):
         return tf.reshape(outputs, (-1, outputs.shape[-1]))
 
     def compute_output_shape(self, input_shape):
+        if len(input_shape) == 4:  # asked by the convolution inside
+            return super().compute_output_shape(input_shape)
         return tf.TensorShape([input_shape[0], self.filters - self.ones_filter])
 
 

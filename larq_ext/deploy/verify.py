@@ -60,7 +60,7 @@ class VerifyReport:
         if self.ok:
             return "equal, unstable samples aside" if self.unstable else "equal"
         if self.different == self.unstable:
-            return "NOT PROVEN: most samples are unstable, as in untrained networks"
+            return "NOT PROVEN: most samples are unstable (is the network trained?)"
         return "NOT EQUAL"
 
     @property
@@ -123,8 +123,9 @@ def verify(
     change visibly, in deep networks for one sample in a hundred or in three. A sample that
     differs is therefore tried again in Keras alone, with inputs and biases changed by a relative
     1e-5: if Keras then disagrees with itself, the sample is called unstable and proves nothing.
-    A wrong conversion shows in the others. In untrained networks most samples are unstable,
-    because batch normalization without bias keeps sums of exactly zero at zero.
+    A wrong conversion shows in the others. Untrained networks with zero padding can be unstable
+    throughout: a sum of exactly zero stays zero in Keras as long as batch normalization adds
+    nothing, while the engine's correction of the border rounds it to a tiny number.
 
     # Arguments
         model: the Keras model, as trained or baked.
@@ -150,7 +151,8 @@ def verify(
             "Expected tolerance >= 0 and batch_size >= 1, received "
             f"tolerance={tolerance}, batch_size={batch_size}."
         )
-    arrays = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
+    several = isinstance(inputs, (list, tuple))
+    arrays = [np.asarray(array) for array in (inputs if several else [inputs])]
     interpreter = Interpreter(flatbuffer)
     actual = _as_list(interpreter.predict(arrays, verbose=verbose))
     if not len(actual[0]):
@@ -222,7 +224,7 @@ def _unstable(
             break
         shaken.set_weights(baked.get_weights())
         _shake_biases(shaken, generator)
-        moved = [_moved(np.asarray(array)[pending], generator) for array in inputs]
+        moved = [_moved(array[pending], generator) for array in inputs]
         outputs = _as_list(shaken.predict(moved[0] if len(moved) == 1 else moved, verbose=0))
         turned = _differs([output[pending] for output in expected], outputs, scales, tolerance)
         unstable.extend(pending[turned].tolist())

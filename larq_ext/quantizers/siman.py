@@ -65,17 +65,18 @@ def upper_half(magnitudes: tf.Tensor, selection: str = "topk") -> tf.Tensor:
 
 
 def _already_binary(kernel: tf.Tensor) -> tf.Tensor:
-    """Marks filters that this quantizer has made: one magnitude, `floor(n / 2)` of them positive.
+    """Marks filters that this quantizer has made: -c or 0, and +c for `floor(n / 2)` weights.
 
     # Returns
         Boolean tensor with one value per output channel, broadcastable to the kernel.
     """
     axes = list(range(len(kernel.shape) - 1))
-    magnitude = tf.abs(kernel)
-    largest = tf.reduce_max(magnitude, axes, keepdims=True)
+    low = tf.reduce_min(kernel, axes, keepdims=True)
+    high = tf.reduce_max(kernel, axes, keepdims=True)
+    two_values = tf.reduce_all((kernel == low) | (kernel == high), axes, keepdims=True)
     positive = tf.reduce_sum(tf.cast(kernel > 0, tf.int32), axes, keepdims=True)
-    same = tf.reduce_min(magnitude, axes, keepdims=True) == largest
-    return same & (largest > 0) & (positive == int(np.prod(kernel.shape[:-1])) // 2)
+    half = positive == int(np.prod(kernel.shape[:-1])) // 2
+    return two_values & (high > 0) & ((low == -high) | (low == 0)) & half
 
 
 def magnitude_sign(kernel: tf.Tensor, selection: str = "topk") -> tf.Tensor:
@@ -97,7 +98,7 @@ def magnitude_sign(kernel: tf.Tensor, selection: str = "topk") -> tf.Tensor:
         marked = tf.where(upper_half(magnitudes, selection), 1.0, -1.0)
         # The quantizer undoes itself on its own output, where all magnitudes are equal. Such a
         # kernel comes from a file of binarized weights, and is what it should become.
-        signs = tf.where(_already_binary(kernel), lq.math.sign(kernel), marked)
+        signs = tf.where(_already_binary(kernel), tf.where(kernel > 0, 1.0, -1.0), marked)
         return signs, lambda dy: (dy, None)
 
     return _straight_through(tf.abs(standardize(kernel)), kernel)
@@ -162,9 +163,10 @@ class SiMaN(BinaryQuantizer):
     at every step, see `MagnitudeClip`.
 
     !!! warning
-        On kernels that are already binary, all magnitudes are equal. Such a kernel is passed on
-        as it is, so that files saved under `larq.context.quantized_scope(True)` stay right, but
-        the latent magnitudes are lost: train on from latent weights only.
+        In a kernel that is already binary all magnitudes are equal. One that this quantizer has
+        made is passed on as it is, so that files saved under
+        `larq.context.quantized_scope(True)` stay right, but the latent magnitudes are lost:
+        train on from latent weights only.
 
     **Deploys as** the sign of the input minus its mean (a mean and a subtraction per layer; the
     division never changes a sign), and a +-1 kernel. With `values="zero_one"`, as a +-1 kernel

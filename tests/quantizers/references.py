@@ -33,6 +33,11 @@ def differences(function, x, step=1e-5):
     return result
 
 
+def area(y, x):
+    """Integral by the trapezoidal rule."""
+    return np.sum((y[1:] + y[:-1]) / 2 * np.diff(x))
+
+
 # FDA
 
 

@@ -40,16 +40,16 @@ def start(folder: pathlib.Path, steps: int, *options: str) -> subprocess.Popen:
 def test_interrupted_and_resumed_is_uninterrupted(tmp_path):
     # 15 steps an epoch: step 20 is in the middle of the second.
     whole, stopped = start(tmp_path / "whole", 0), start(tmp_path / "stopped", 20)
-    output, errors = stopped.communicate(timeout=120)
+    output, errors = stopped.communicate(timeout=400)
     assert stopped.returncode == 130, errors
     assert "Stopped by SIGTERM" in output and "--resume" in output
     assert "epoch-00001-step-000005" in output
     assert not (tmp_path / "stopped" / "metrics.json").exists()
     resumed = start(tmp_path / "stopped", 0, "--resume")
-    output, errors = resumed.communicate(timeout=120)
+    output, errors = resumed.communicate(timeout=400)
     assert resumed.returncode == 0, errors
     assert "Resumed in epoch 2 after step 5" in output
-    assert whole.wait(timeout=120) == 0
+    assert whole.wait(timeout=400) == 0
 
     assert numbers(tmp_path / "whole") == numbers(tmp_path / "stopped")
     one, two = (

@@ -1,0 +1,300 @@
+"""The deployed form of a model computes what the training form does, with kernels of +-1."""
+
+import numpy as np
+import pytest
+
+import larq_ext as lqx  # isort: skip  (Keras 2, before anything uses tf.keras)
+import larq as lq
+import tensorflow as tf
+
+from larq_ext.deploy import BinaryConv2D, BinaryDense, DeploymentError, bake, float_reasons
+
+METHODS = tuple(lqx.quantizers.METHODS)
+# Float32 sums of a few hundred terms of size 1.
+TOLERANCE = 2e-5
+
+
+def randomize(model, seed=0):
+    """Random weights; scales keep both signs, variances stay positive."""
+    generator = np.random.default_rng(seed)
+    for weight in model.weights:
+        value = generator.normal(size=weight.shape)
+        weight.assign(1 + np.abs(value) if "variance" in weight.name else value)
+    return model
+
+
+def difference(model, baked, shape, seed=1):
+    """Largest difference of the outputs, relative to the largest output."""
+    inputs = np.random.default_rng(seed).normal(size=(4, *shape)).astype("float32")
+    inputs[0, 0] = 0.0  # ties of the sign
+    expected = model.predict(inputs, verbose=0)
+    return np.abs(baked.predict(inputs, verbose=0) - expected).max() / np.abs(expected).max()
+
+
+def one_layer(layer, shape):
+    return randomize(tf.keras.Sequential([tf.keras.Input(shape), layer]))
+
+
+def check_binary(layer):
+    assert isinstance(layer, BinaryConv2D)
+    assert layer.kernel_quantizer is None and layer.kernel_constraint is None
+    assert set(np.unique(layer.kernel.numpy())) == {-1.0, 1.0}
+
+
+@pytest.mark.parametrize("strides", [1, 2])
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize("method", METHODS)
+def test_convolution(method, padding, strides):
+    layer = lqx.layers.QuantConv2D(
+        7, 3, strides=strides, padding=padding, quantizer=method, activation="relu"
+    )
+    model = one_layer(layer, (9, 8, 5))
+    baked = bake(model)
+    check_binary(baked.layers[0])
+    assert difference(model, baked, (9, 8, 5)) < TOLERANCE
+    assert not float_reasons(baked)
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if m != "learnable_scale"])
+def test_zero_padding_of_signs(method):
+    model = one_layer(
+        lqx.layers.QuantConv2D(4, 3, padding="same", pad_values=0.0, quantizer=method), (6, 6, 3)
+    )
+    baked = bake(model)
+    assert baked.layers[0].pad_values == 0.0
+    assert difference(model, baked, (6, 6, 3)) < TOLERANCE
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_dense(method):
+    model = one_layer(lqx.layers.QuantDense(6, quantizer=method), (40,))
+    baked = bake(model)
+    assert isinstance(baked.layers[0], BinaryDense)
+    check_binary(baked.layers[0])
+    assert baked.output_shape == model.output_shape
+    assert difference(model, baked, (40,)) < TOLERANCE
+
+
+@pytest.mark.parametrize("inputs", ["sign", "step"])
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_kernels_of_zeros_and_ones(padding, inputs):
+    """(A * S + A * 1) / 2, with the filter of ones in the same convolution."""
+    quantizer = (
+        lqx.quantizers.SiMaN(role="input")
+        if inputs == "sign"
+        else lqx.quantizers.LearnableScale(role="input")
+    )
+    layer = lqx.layers.QuantConv2D(
+        5,
+        3,
+        padding=padding,
+        input_quantizer=quantizer,
+        kernel_quantizer=lqx.quantizers.SiMaN(role="kernel", values="zero_one"),
+        pad_values=0.0,
+    )
+    model = one_layer(layer, (7, 7, 4))
+    baked = bake(model)
+    check_binary(baked.layers[0])
+    assert baked.layers[0].kernel.shape[-1] == 6
+    assert baked.output_shape == model.output_shape
+    assert difference(model, baked, (7, 7, 4)) < TOLERANCE
+
+
+LARQ = [
+    ("ste_sign", "ste_sign"),
+    ("approx_sign", "magnitude_aware_sign"),
+    ("swish_sign", "swish_sign"),
+    ("ste_heaviside", "ste_sign"),
+    (lq.quantizers.DoReFa(k_bit=1), lq.quantizers.DoReFa(k_bit=1, mode="weights")),
+]
+
+
+@pytest.mark.parametrize("layer_class", [lq.layers.QuantConv2D, lqx.layers.QuantConv2D])
+@pytest.mark.parametrize("input_quantizer,kernel_quantizer", LARQ)
+def test_larq_quantizers(input_quantizer, kernel_quantizer, layer_class):
+    layer = layer_class(
+        6,
+        3,
+        padding="same",
+        pad_values=0.0,
+        input_quantizer=input_quantizer,
+        kernel_quantizer=kernel_quantizer,
+        kernel_constraint="weight_clip",
+    )
+    model = one_layer(layer, (8, 8, 4))
+    baked = bake(model)
+    check_binary(baked.layers[0])
+    assert difference(model, baked, (8, 8, 4)) < TOLERANCE
+
+
+def test_scale_of_zero_keeps_the_layer_binary():
+    model = one_layer(
+        lqx.layers.QuantConv2D(4, 3, padding="same", quantizer="learnable_scale"), (6, 6, 3)
+    )
+    scale = model.layers[0].kernel_quantizer.scale
+    scale.assign([0.0, -2.0, 1e-9, 0.5])
+    baked = bake(model)
+    check_binary(baked.layers[0])
+    np.testing.assert_allclose(baked.layers[0].scale.numpy()[0], 0.0, atol=1e-6)
+    assert difference(model, baked, (6, 6, 3)) < TOLERANCE
+
+
+def network(method, batch_norm_first=False):
+    image = tf.keras.Input((12, 12, 3))
+    x = tf.keras.layers.Conv2D(8, 3)(image)
+    x = tf.keras.layers.BatchNormalization()(x)
+    y = lqx.layers.QuantConv2D(8, 3, padding="same", quantizer=method, use_bias=False)(x)
+    y = tf.keras.layers.BatchNormalization()(y)
+    x = tf.keras.layers.Add()([x, y])
+    x = tf.keras.layers.Dropout(0.5)(x)
+    x = lqx.layers.QuantConv2D(16, 3, strides=2, quantizer=method)(x)
+    x = tf.keras.layers.Flatten()(tf.keras.layers.MaxPool2D()(x))
+    return randomize(tf.keras.Model(image, tf.keras.layers.Dense(4)(x)))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_network_and_its_save_and_load(method, tmp_path):
+    model = network(method)
+    baked = bake(model)
+    assert difference(model, baked, (12, 12, 3)) < TOLERANCE
+    assert bake(baked) is baked
+    baked.save(tmp_path / "baked.keras")
+    loaded = tf.keras.models.load_model(tmp_path / "baked.keras")
+    assert difference(baked, loaded, (12, 12, 3)) == 0.0
+    assert difference(model, bake(loaded), (12, 12, 3)) < TOLERANCE
+
+
+def test_layers_used_twice_and_nested_models():
+    inner = network("siman")
+    layer = lqx.layers.QuantDense(4, quantizer="fda")
+    outer_input = tf.keras.Input((12, 12, 3))
+    x = layer(layer(inner(outer_input)))
+    model = tf.keras.Model(outer_input, x)
+    randomize(model)
+    baked = bake(model)
+    assert difference(model, baked, (12, 12, 3)) < TOLERANCE
+    assert len(baked.layers) == len(model.layers)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision_becomes_float32(policy):
+    tf.keras.mixed_precision.set_global_policy(policy)
+    try:
+        model = network("fda")
+    finally:
+        tf.keras.mixed_precision.set_global_policy("float32")
+    baked = bake(model)
+    assert {layer.dtype_policy.name for layer in baked.layers} == {"float32"}
+    assert baked.output.dtype == tf.float32
+
+
+def test_scope_left_on_does_not_reach_the_latent_weights():
+    model = network("siman")
+    expected = bake(model).get_weights()
+    lq.context.quantized_scope(True).__enter__()
+    for one, other in zip(bake(model).get_weights(), expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_binary_weights_alone_become_constants():
+    layer = lq.layers.QuantConv2D(4, 3, kernel_quantizer="ste_sign", kernel_constraint="weight_clip")
+    model = one_layer(layer, (6, 6, 3))
+    baked = bake(model)
+    assert not isinstance(baked.layers[0], BinaryConv2D)
+    assert set(np.unique(baked.layers[0].kernel.numpy())) == {-1.0, 1.0}
+    assert not float_reasons(baked)
+    assert difference(model, baked, (6, 6, 3)) < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    "layer,reason",
+    [
+        (
+            lambda: lq.layers.QuantDepthwiseConv2D(
+                3, input_quantizer="ste_sign", depthwise_quantizer="ste_sign"
+            ),
+            "no binary kernel",
+        ),
+        (
+            lambda: lq.layers.QuantSeparableConv2D(
+                8,
+                3,
+                input_quantizer="ste_sign",
+                depthwise_quantizer="ste_sign",
+                pointwise_quantizer="ste_sign",
+            ),
+            "no binary kernel",
+        ),
+        (
+            lambda: lq.layers.QuantConv2D(
+                4, 3, input_quantizer="magnitude_aware_sign", kernel_quantizer="ste_sign"
+            ),
+            "not known to be a plain sign",
+        ),
+        (
+            lambda: lqx.layers.QuantConv2D(
+                4, 3, padding="same", pad_values=1.0, quantizer="learnable_scale"
+            ),
+            "set pad_values=0.0",
+        ),
+    ],
+)
+def test_what_stays_float_has_a_reason(layer, reason):
+    model = one_layer(layer(), (6, 6, 4))
+    baked = bake(model)
+    assert reason in float_reasons(baked)[model.layers[0].name]
+    assert difference(model, baked, (6, 6, 4)) < TOLERANCE
+
+
+def test_models_that_cannot_be_baked():
+    class Subclassed(tf.keras.Model):
+        def call(self, inputs):
+            return inputs
+
+    with pytest.raises(DeploymentError, match="functional API"):
+        bake(Subclassed())
+    with pytest.raises(DeploymentError, match="input shape"):
+        bake(tf.keras.Sequential([tf.keras.layers.Dense(3)]))
+    with pytest.raises(DeploymentError, match="received str"):
+        bake("model")
+
+
+def test_summary_of_the_baked_model_counts_bits():
+    model = network("siman")
+    lines = []
+    lq.models.summary(bake(model), print_fn=lines.append)
+    rows = {line.split()[1]: line.split() for line in lines[0].splitlines() if "conv2d" in line}
+    binary = [row for name, row in rows.items() if name.startswith("quant_conv2d")]
+    assert [row[2] for row in binary] == ["1", "1"]  # input precision
+    training = []
+    lq.models.summary(model, print_fn=training.append)
+    for fact in ("Number of MACs", "Ratio of MACs that are binarized"):
+        of_baked, of_training = (
+            next(line for line in text[1].splitlines() if fact in line) for text in (lines, training)
+        )
+        assert of_baked == of_training
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_digits_from_training_form_to_interpreter(method):
+    """Real images through Keras, the baked form and the real interpreter."""
+    from sklearn.datasets import load_digits
+
+    import larq_ext_zoo as zoo
+
+    images = (load_digits().images[:64, ..., None] / 8.0 - 1.0).astype("float32")
+    model = zoo.DigitsNet(quantizer=method)
+    for layer in model.layers:  # trained networks have no sums of exactly zero
+        if isinstance(layer, tf.keras.layers.BatchNormalization):
+            layer.beta.assign(0.3 * tf.random.stateless_normal(layer.beta.shape, (0, 1)))
+    expected = model.predict(images, verbose=0)
+    conversion = lqx.deploy.convert(model)
+    assert (conversion.report.binary, conversion.report.expected) == (3, 3)
+    np.testing.assert_allclose(
+        conversion.model.predict(images, verbose=0), expected, atol=1e-5
+    )
+    report = lqx.deploy.verify(model, conversion.flatbuffer, images)
+    assert report.ok, report
+    outputs = lqx.runtime.Interpreter(conversion.flatbuffer).predict(images)
+    assert (outputs.argmax(-1) == expected.argmax(-1)).mean() > 0.98

@@ -1,0 +1,153 @@
+"""Larq's summary of networks with the methods: operations, memory, and what is not deployed."""
+
+import larq as lq
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import larq_ext as lqx
+
+# Width of the first layer, and of its filters; the second is dense.
+FILTERS, CHANNELS, UNITS = 8, 4, 2
+
+
+def network(name):
+    return tf.keras.Sequential(
+        [
+            tf.keras.Input((6, 6, CHANNELS)),
+            lqx.layers.QuantConv2D(
+                FILTERS, 3, padding="same", use_bias=False, quantizer=name, name="conv"
+            ),
+            tf.keras.layers.BatchNormalization(name="norm"),
+            tf.keras.layers.Flatten(name="flatten"),
+            lqx.layers.QuantDense(UNITS, quantizer=name, name="dense"),
+        ],
+        name=name,
+    )
+
+
+def table_of(name):
+    """The layers' rows and the summary's numbers."""
+    profile = lq.models.ModelProfile(network(name))
+    header, *rows = profile.generate_table()
+    return header, {row[0]: row[1:] for row in rows}, dict(profile.generate_summary())
+
+
+# Trained parameters which the deployed network has, and which it has not, per layer.
+SCALES = {
+    "fda": (0, 0),
+    "learnable_scale": (FILTERS + 1, UNITS + 1),
+    "siman": (FILTERS, UNITS),
+    "mlp_classifier": (0, 0),
+    "ste_sign": (0, 0),
+}
+ROW, FLAT = 9 * CHANNELS, 36 * FILTERS
+TRAINING_ONLY = {
+    # One hidden unit for the filter's 36 weights, one for the 4 channels; 288 // 64 = 4 for each.
+    "fda": (2 * ROW + 2 * CHANNELS, 2 * 4 * FLAT * 2),
+    "learnable_scale": (0, 0),
+    "siman": (0, 0),
+    "mlp_classifier": (300, 300),
+    "ste_sign": (0, 0),
+}
+
+
+@pytest.mark.parametrize("name", SCALES)
+def test_operations_and_memory_are_those_of_a_plain_network_and_the_scales(name):
+    model, plain = network(name), network("ste_sign")
+    profile, reference = lq.models.ModelProfile(model), lq.models.ModelProfile(plain)
+    for precision in (None, 1, 32):
+        assert profile.op_count("mac", precision) == reference.op_count("mac", precision)
+    assert profile.op_count("mac", 1) == 36 * ROW * FILTERS + FLAT * UNITS
+    assert profile.unique_op_precisions == [1]
+    extra = sum(SCALES[name])
+    assert profile.memory - reference.memory == 32 * extra
+    assert profile.fp_equivalent_memory - reference.fp_equivalent_memory == 32 * extra
+    assert profile.weight_count(32) - reference.weight_count(32) == extra
+    assert profile.weight_count(1) == reference.weight_count(1) == (ROW * FILTERS + FLAT * UNITS)
+    assert profile.weight_count(0) == sum(TRAINING_ONLY[name])
+    for index, layer in enumerate(("conv", "dense")):
+        one = next(p for p in profile.layer_profiles if p.name == layer)
+        two = next(p for p in reference.layer_profiles if p.name == layer)
+        assert one.memory - two.memory == 32 * SCALES[name][index]
+        assert one.weight_count(0) == TRAINING_ONLY[name][index]
+        assert one.input_precision == 1
+
+
+SNAPSHOTS = {
+    "fda": """
++fda stats-------------------------------------------------------------------------+
+| Layer    Input prec.           Outputs  # 0-bit  # 1-bit  # 32-bit  Memory  1-bit MACs |
+""",
+}
+
+
+@pytest.mark.parametrize("name", SCALES)
+def test_table(name):
+    """A snapshot of the numbers that `larq.models.summary` prints."""
+    header, rows, _ = table_of(name)
+    columns = [cell.split("\n")[0] for cell in header]
+    training_only = any(TRAINING_ONLY[name])
+    assert columns == [
+        "Layer",
+        "Input prec.",
+        "Outputs",
+        *(["# 0-bit"] if training_only else []),
+        "# 1-bit",
+        "# 32-bit",
+        "Memory",
+        "1-bit MACs",
+    ]
+    scales, hidden = SCALES[name], TRAINING_ONLY[name]
+
+    def row(shape, index, bits, full, macs, precision=1):
+        zero = ([hidden[index] if index is not None else 0] if training_only else [])
+        return [precision, str(shape), *zero, bits, full, (bits + 32 * full) / 8 / 1024, macs]
+
+    conv, dense = ROW * FILTERS, FLAT * UNITS
+    expected = {
+        "conv": row((-1, 6, 6, FILTERS), 0, conv, scales[0], 36 * conv),
+        "norm": row((-1, 6, 6, FILTERS), None, 0, 2 * FILTERS, 0, "-"),
+        "flatten": row((-1, FLAT), None, 0, 0, 0, "-"),
+        "dense": row((-1, UNITS), 1, dense, scales[1] + UNITS, dense),
+    }
+    for layer, cells in expected.items():
+        assert rows[layer] == pytest.approx(cells), layer
+
+
+TEXT = """
++siman stats-----------------------------------------------------------------------+
+| Layer    Input prec.        Outputs  # 1-bit  # 32-bit  Memory  1-bit MACs |
+"""
+
+
+@pytest.mark.parametrize("name", SCALES)
+def test_summary_prints(name, capsys):
+    lq.models.summary(network(name))
+    text = capsys.readouterr().out
+    assert f"{name} stats" in text
+    assert "41472" in text
+    assert ("0-bit" in text.replace("# 10-bit", "")) == bool(any(TRAINING_ONLY[name]))
+
+
+def test_a_frozen_layer_counts_its_scales_as_before():
+    model = network("learnable_scale")
+    before = lq.models.ModelProfile(model)
+    model.trainable = False
+    after = lq.models.ModelProfile(model)
+    assert after.memory == before.memory
+    assert after.weight_count() == before.weight_count()
+    assert after.weight_count(trainable=True) == 0
+
+
+def test_other_layers_are_summarized_as_larq_does_it():
+    """Only weights that are marked are treated differently."""
+    model = tf.keras.Sequential(
+        [tf.keras.Input((4,)), lq.layers.QuantDense(3, kernel_quantizer="ste_sign",
+                                                     kernel_constraint="weight_clip")]
+    )  # fmt: skip
+    profile = lq.models.ModelProfile(model)
+    assert profile.memory == 12 + 32 * 3
+    assert profile.fp_equivalent_memory == 32 * 15
+    assert profile.op_count("mac", 32) == 12
+    assert np.isclose(dict(profile.generate_summary())["Compression Ratio of Memory"], 108 / 480)
