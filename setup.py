@@ -6,9 +6,9 @@ import re
 from setuptools import find_packages, setup
 
 ROOT = pathlib.Path(__file__).parent
-VERSION = re.search(
-    r'__version__ = "(.+)"', (ROOT / "larq_ext" / "_version.py").read_text()
-).group(1)
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "larq_ext" / "_version.py").read_text()).group(
+    1
+)
 
 # `zoo/` and `recipes/` are installed under sibling names of `larq_ext`, as the Larq family
 # does it: bare `zoo` and `recipes` in site-packages would collide with other people's.

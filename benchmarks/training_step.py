@@ -35,7 +35,10 @@ def candidates() -> dict:
         "fda": ("fda", None),
         "learnable_scale": ("learnable_scale", None),
         "siman": ("siman", None),
-        "mlp_classifier linear": ("mlp_classifier", lambda role: quantizers.MLPClassifier(hidden=0)),
+        "mlp_classifier linear": (
+            "mlp_classifier",
+            lambda role: quantizers.MLPClassifier(hidden=0),
+        ),
         "mlp_classifier": ("mlp_classifier", None),
     }
 
@@ -133,14 +136,18 @@ def main() -> None:
             "ratio": statistics.median(times[name]) / statistics.median(times[BASELINE]),
             "peak_mb": None if base is None else peak_memory(name, options.batch_size) - base,
         }
-    print(f"ResNet-20, batch {options.batch_size}, {platform.processor() or platform.machine()}, "
-          f"{os.cpu_count()} cores, {options.rounds * options.steps} steps each")
+    print(
+        f"ResNet-20, batch {options.batch_size}, {platform.processor() or platform.machine()}, "
+        f"{os.cpu_count()} cores, {options.rounds * options.steps} steps each"
+    )
     print(f"{'method':24} {'ms/step':>8} {'quartiles':>15} {'ratio':>6} {'peak MB':>8}")
     for name, row in results.items():
         low, high = row["quartiles"]
         memory = "-" if row["peak_mb"] is None else f"{row['peak_mb']:.0f}"
-        print(f"{name:24} {row['milliseconds']:8.1f} {low:7.1f}-{high:7.1f} "
-              f"{row['ratio']:6.2f} {memory:>8}")
+        print(
+            f"{name:24} {row['milliseconds']:8.1f} {low:7.1f}-{high:7.1f} "
+            f"{row['ratio']:6.2f} {memory:>8}"
+        )
     if options.json:
         options.json.write_text(json.dumps(results, indent=2))
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import pathlib
 import sys
 
 _VARIABLE = "TF_USE_LEGACY_KERAS"
@@ -23,9 +24,7 @@ def use_legacy_keras() -> None:
             forbids Keras 2.
     """
     if importlib.util.find_spec("tensorflow") is None:
-        raise ImportError(
-            "larq_ext needs TensorFlow: type `pip install 'tensorflow>=2.17,<2.20'`."
-        )
+        raise ImportError("larq_ext needs TensorFlow: type `pip install 'tensorflow>=2.17,<2.20'`.")
     if importlib.util.find_spec("tf_keras") is None:
         raise ImportError(f"larq_ext needs Keras 2, which is not installed: type `{_INSTALL}`.")
     if _is_legacy():
@@ -64,7 +63,7 @@ def _redirect_lazy_loader() -> None:
         raise ImportError(f"larq_ext needs Keras 2, but Keras 3 is already in use: {_FIRST}.")
     spec = importlib.util.find_spec("tf_keras")
     assert spec is not None and spec.submodule_search_locations
-    legacy_api = os.path.join(spec.submodule_search_locations[0], "api", "_v2")
-    if not os.path.isdir(legacy_api):
+    legacy_api = pathlib.Path(spec.submodule_search_locations[0], "api", "_v2")
+    if not legacy_api.is_dir():
         raise ImportError(f"larq_ext cannot find Keras 2 in {legacy_api}: type `{_INSTALL}`.")
-    tf.__path__.insert(0, legacy_api)
+    tf.__path__.insert(0, str(legacy_api))

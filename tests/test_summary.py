@@ -101,7 +101,7 @@ def test_table(name):
     scales, hidden = SCALES[name], TRAINING_ONLY[name]
 
     def row(shape, index, bits, full, macs, precision=1):
-        zero = ([hidden[index] if index is not None else 0] if training_only else [])
+        zero = [hidden[index] if index is not None else 0] if training_only else []
         return [precision, str(shape), *zero, bits, full, (bits + 32 * full) / 8 / 1024, macs]
 
     conv, dense = ROW * FILTERS, FLAT * UNITS

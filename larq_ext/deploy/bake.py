@@ -184,10 +184,10 @@ def _binary_layer(layer, config, kernel: KernelForm, inputs: InputForm):
     """The deployed layer and its weights."""
     dense = isinstance(layer, lq.layers.QuantDense)
     outputs = kernel.signs.shape[-1]
-    kept = ("name", "trainable", "dtype", "activation")
+    kept = ["name", "trainable", "dtype", "activation"]
     if not dense:
-        kept += ("kernel_size", "strides", "padding", "pad_values", "data_format")
-        kept += ("dilation_rate", "groups")
+        kept += ["kernel_size", "strides", "padding", "pad_values", "data_format"]
+        kept += ["dilation_rate", "groups"]
     arguments = {name: config[name] for name in kept}
     if inputs.zero_one and not dense:
         arguments["pad_values"] = 1.0

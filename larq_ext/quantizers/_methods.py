@@ -100,7 +100,7 @@ def method(name: str) -> Method:
 
 
 def network_arguments(name: str) -> Callable[[], dict[str, Any]]:
-    """Arguments for the layers of `larq_ext.layers` in one network: call the result once for each layer.
+    """Arguments for the layers of one network, ours that is: call the result once for each.
 
     A method whose paper trains one kernel quantizer for the whole network gets just that.
 

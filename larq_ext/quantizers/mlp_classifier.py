@@ -59,9 +59,12 @@ class Classifier:
         if self.linear:
             return tf.zeros_like(self.u), tf.zeros_like(self.b), dv, dd
         by_argument = tf.matmul(upstream, self.v) * hidden_slope
-        return tf.linalg.matvec(by_argument, x, transpose_a=True), tf.reduce_sum(
-            by_argument, 0
-        ), dv, dd
+        return (
+            tf.linalg.matvec(by_argument, x, transpose_a=True),
+            tf.reduce_sum(by_argument, 0),
+            dv,
+            dd,
+        )
 
 
 def _exact(x, dy, classifier, upstream_of):

@@ -42,9 +42,7 @@ def main() -> None:
         with lq.context.quantized_scope(False):
             after = model.get_weights()
         moved = [
-            w.name
-            for w, a, b in zip(model.weights, before, after, strict=True)
-            if np.any(a != b)
+            w.name for w, a, b in zip(model.weights, before, after, strict=True) if np.any(a != b)
         ]
         still = [w.name for w in model.trainable_weights if w.name not in moved]
         answer = {

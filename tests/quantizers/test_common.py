@@ -107,8 +107,14 @@ def test_strange_numbers_give_finite_bits_and_gradients(name):
     [
         q.fda_sign,
         lambda x: q.fda_sign(x, omega=np.pi, n=18),
-        *(lambda x, e=e: q.surrogate_sign(x, e) for e in ("triangle", "long_tail", "bireal", "clip")),
-        *(lambda x, e=e: q.surrogate_step(x, e) for e in ("triangle", "long_tail", "bireal", "clip")),
+        *(
+            lambda x, e=e: q.surrogate_sign(x, e)
+            for e in ("triangle", "long_tail", "bireal", "clip")
+        ),
+        *(
+            lambda x, e=e: q.surrogate_step(x, e)
+            for e in ("triangle", "long_tail", "bireal", "clip")
+        ),
         q.polynomial_sign,
     ],
 )

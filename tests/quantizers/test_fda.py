@@ -76,7 +76,9 @@ def test_mean_over_the_window_is_the_series_at_one(n, mean):
     np.testing.assert_allclose(ref.fourier_series(np.array(1.0), n), mean, rtol=1e-8)
 
 
-@pytest.mark.parametrize(("n", "half", "first"), [(9, 0.60237509, 1.179814), (18, 0.99182525, 1.179211)])
+@pytest.mark.parametrize(
+    ("n", "half", "first"), [(9, 0.60237509, 1.179814), (18, 0.99182525, 1.179211)]
+)
 def test_the_series_climbs_to_its_gibbs_maximum(n, half, first):
     """The first zero of the slope is at pi / (2 (n + 1) omega), where the series overshoots."""
     zero = math.pi / (2 * (n + 1) * 0.1)
@@ -87,7 +89,9 @@ def test_the_series_climbs_to_its_gibbs_maximum(n, half, first):
         np.testing.assert_allclose(ref.area(slope, x), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("n", "share"), [(0, 0.810569), (1, 0.900633), (9, 0.979753), (18, 0.989337)])
+@pytest.mark.parametrize(
+    ("n", "share"), [(0, 0.810569), (1, 0.900633), (9, 0.979753), (18, 0.989337)]
+)
 def test_energy_of_the_truncated_slope(n, share):
     """Share of the square wave's energy; read off the slope's cosines over one period."""
     omega, points = 1.0, 4096

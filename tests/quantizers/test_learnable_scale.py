@@ -30,7 +30,9 @@ def test_long_tailed_estimator_of_the_step():
     """2 - 4|x|, then a tail of 0.4 up to and with 1."""
     np.testing.assert_allclose(slope(surrogate_step, list(LONG_TAIL)), list(LONG_TAIL.values()),
                                atol=1e-6)  # fmt: skip
-    np.testing.assert_array_equal(surrogate_step(tf.constant([-1.5, -1e-6, 0, 0.1, 2])), [0, 0, 0, 1, 1])
+    np.testing.assert_array_equal(
+        surrogate_step(tf.constant([-1.5, -1e-6, 0, 0.1, 2])), [0, 0, 0, 1, 1]
+    )
 
 
 def test_triangle_estimator_of_the_sign():

@@ -26,9 +26,7 @@ def gradients(x, upstream, v=V, u=U, b=None, d=None, **kwargs):
     with tf.GradientTape() as tape:
         tape.watch([x, *parameters])
         y = classify(x, tuple(parameters), **kwargs)
-    grads = tape.gradient(
-        y, [x, *parameters], output_gradients=tf.constant(upstream, tf.float32)
-    )
+    grads = tape.gradient(y, [x, *parameters], output_gradients=tf.constant(upstream, tf.float32))
     return y.numpy(), *(g.numpy() for g in grads)
 
 
@@ -183,7 +181,9 @@ def test_the_classifier_is_shared_by_a_network_and_sums_its_gradients():
                              for layer in layers])  # fmt: skip
         return tape.gradient(loss, v).numpy()
 
-    np.testing.assert_allclose(gradient(one, two), gradient(one) + gradient(two), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        gradient(one, two), gradient(one) + gradient(two), rtol=1e-4, atol=1e-6
+    )
     assert np.abs(gradient(one)).max() > 0
 
 

@@ -65,7 +65,9 @@ def test_hyperparameters_survive(read_by_another_process, name, form):
 def test_a_shared_classifier_stays_shared(read_by_another_process, form):
     _, _, answers = read_by_another_process
     assert answers["mlp_classifier" + form]["quantizers"] == 1
-    assert answers["mlp_classifier" + form]["weights"] == len(nets.network("mlp_classifier").weights)
+    assert answers["mlp_classifier" + form]["weights"] == len(
+        nets.network("mlp_classifier").weights
+    )
     assert answers["fda" + form]["quantizers"] == 3
 
 
@@ -86,7 +88,9 @@ def test_our_layers_save_latent_weights_in_keras_files_even_in_the_scope(name, t
     model = nets.trained(name)
     with lq.context.quantized_scope(True):
         model.save(tmp_path / "model.keras")
-    for before, after in zip(latent(model), latent(nets.load(tmp_path / "model.keras")), strict=True):
+    for before, after in zip(
+        latent(model), latent(nets.load(tmp_path / "model.keras")), strict=True
+    ):
         np.testing.assert_array_equal(after, before)
         assert len(np.unique(np.abs(before))) > 10
 

@@ -64,9 +64,7 @@ def test_features_are_those_of_the_whole_network():
     # Weights are in another order, so copy them by layer instead.
     for layer in part.layers:
         layer.set_weights(whole.get_layer(layer.name).get_weights() if layer.weights else [])
-    np.testing.assert_array_equal(
-        part.predict(images, verbose=0), last.predict(images, verbose=0)
-    )
+    np.testing.assert_array_equal(part.predict(images, verbose=0), last.predict(images, verbose=0))
 
 
 def test_input_tensor_and_weights_file(tmp_path):
@@ -74,9 +72,7 @@ def test_input_tensor_and_weights_file(tmp_path):
     model = zoo.ResNet20(input_tensor=image, num_classes=3)
     assert model.input_shape == (None, 16, 16, 1)
     model.save_weights(tmp_path / "a.weights.h5")
-    again = zoo.ResNet20(
-        input_shape=(16, 16, 1), num_classes=3, weights=tmp_path / "a.weights.h5"
-    )
+    again = zoo.ResNet20(input_shape=(16, 16, 1), num_classes=3, weights=tmp_path / "a.weights.h5")
     for one, other in zip(model.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 from larq_ext_zoo.classification import _common as common
 
 
-def DigitsNet(  # noqa: N802
+def DigitsNet(
     *,
     input_shape: tuple[int, int, int] = (8, 8, 1),
     input_tensor=None,

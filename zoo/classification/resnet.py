@@ -18,7 +18,7 @@ def _shortcut(x, filters: int, strides: int):
     return x
 
 
-def ResNet20(  # noqa: N802
+def ResNet20(
     *,
     input_shape: tuple[int, int, int] = (32, 32, 3),
     input_tensor=None,

@@ -7,7 +7,7 @@ import tensorflow as tf
 from larq_ext_zoo.classification import _common as common
 
 
-def VGGSmall(  # noqa: N802
+def VGGSmall(
     *,
     input_shape: tuple[int, int, int] = (32, 32, 3),
     input_tensor=None,
