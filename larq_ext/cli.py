@@ -6,15 +6,13 @@ TensorFlow takes seconds to import, so nothing here imports it before a command 
 from __future__ import annotations
 
 import contextlib
-import copy
-import functools
 import importlib
 import json
 import logging
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,9 +54,8 @@ class _Group(click.Group):
         if cmd_name not in _ELSEWHERE:
             return super().get_command(ctx, cmd_name)
         entry = _ELSEWHERE[cmd_name]
-        command = copy.copy(getattr(importlib.import_module(entry.module), entry.attribute))
-        command.callback = _quietly(command.callback)
-        return command
+        import_quietly("tensorflow")
+        return getattr(importlib.import_module(entry.module), entry.attribute)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         # Click would import every command for its help.
@@ -81,17 +78,6 @@ class _Group(click.Group):
                 raise
             failed_check = getattr(error, "report", None) is not None
             _fail(str(error), CHECK_FAILED if failed_check else WRONG_USE)
-
-
-def _quietly(callback: Callable[..., Any]) -> Callable[..., Any]:
-    """Lets a command import TensorFlow without its messages, but not for its `--help`."""
-
-    @functools.wraps(callback)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        import_quietly("tensorflow")
-        return callback(*args, **kwargs)
-
-    return run
 
 
 def _fail(message: str, code: int) -> None:

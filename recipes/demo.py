@@ -123,14 +123,17 @@ def run(quantizer: str, *, epochs: int, seed: int, output_dir: pathlib.Path, say
     return report
 
 
-def _curves(quantizer, shape: tuple[int, ...]):
+def _curves(quantizer):
     """Values and gradient of a new quantizer along a line from -1.5 to 1.5."""
-    import numpy as np
-    import tensorflow as tf
+    import larq_ext as lqx
+
+    import numpy as np  # isort: skip
+    import tensorflow as tf  # isort: skip
 
     x = np.linspace(-1.5, 1.5, 600, dtype="float32")
-    line = tf.constant(x.reshape(shape))
-    if hasattr(quantizer, "initialize_from"):
+    # As one filter with 600 weights, and as one sample with 600 columns.
+    line = tf.constant(x.reshape(1, 1, -1, 1))
+    if isinstance(quantizer, lqx.quantizers.BinaryQuantizer):
         quantizer.build(line.shape)
         quantizer.initialize_from(tf.ones_like(line))
     with tf.GradientTape() as tape:
@@ -160,10 +163,8 @@ def draw(path: pathlib.Path, quantizer: str, images, labels, predictions) -> Non
     curves.suptitle(f'quantizer="{quantizer}"')
     parts = lqx.quantizers.method(quantizer).arguments()
     axes = curves.subplots(1, 2)
-    for axis, role, shape in zip(
-        axes, ("input", "kernel"), ((1, 1, 600, 1), (1, 1, 600, 1)), strict=True
-    ):
-        x, values, gradient = _curves(parts[f"{role}_quantizer"], shape)
+    for axis, role in zip(axes, ("input", "kernel"), strict=True):
+        x, values, gradient = _curves(parts[f"{role}_quantizer"])
         axis.axhline(0, color="0.8", linewidth=0.8)
         axis.plot(x, values, label="value")
         axis.plot(x, gradient, "--", label="gradient")

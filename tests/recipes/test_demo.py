@@ -1,0 +1,31 @@
+"""The demo: real images, from training to one-bit kernels, for each method."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+import larq_ext as lqx
+from larq_ext_recipes import demo
+
+
+def test_every_method_is_offered():
+    assert set(demo.QUANTIZERS) == set(lqx.quantizers.METHODS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("quantizer", [m for m in demo.QUANTIZERS if m != "ste_sign"])
+def test_demo(quantizer, tmp_path):
+    folder = tmp_path / "demo"
+    arguments = ["--quantizer", quantizer, "--output-dir", str(folder), "--epochs", "20", "--json"]
+    result = CliRunner().invoke(demo.demo, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report == json.loads((folder / "report.json").read_text())
+    assert report["test_accuracy_deployed"] >= 0.95
+    assert report["audit"]["ok"] and report["audit"]["binary"] == 3
+    assert report["verify"]["ok"]
+    assert report["bytes"] < report["bytes_of_weights_in_float32"] / 5
+    assert (folder / "demo.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "model.tflite").stat().st_size == report["bytes"]
+    assert (folder / "training" / "model.keras").exists()
