@@ -1,5 +1,7 @@
 """Larq's summary of networks with the methods: operations, memory, and what is not deployed."""
 
+import pathlib
+
 import larq as lq
 import numpy as np
 import pytest
@@ -74,14 +76,6 @@ def test_operations_and_memory_are_those_of_a_plain_network_and_the_scales(name)
         assert one.input_precision == 1
 
 
-SNAPSHOTS = {
-    "fda": """
-+fda stats-------------------------------------------------------------------------+
-| Layer    Input prec.           Outputs  # 0-bit  # 1-bit  # 32-bit  Memory  1-bit MACs |
-""",
-}
-
-
 @pytest.mark.parametrize("name", SCALES)
 def test_table(name):
     """A snapshot of the numbers that `larq.models.summary` prints."""
@@ -115,19 +109,16 @@ def test_table(name):
         assert rows[layer] == pytest.approx(cells), layer
 
 
-TEXT = """
-+siman stats-----------------------------------------------------------------------+
-| Layer    Input prec.        Outputs  # 1-bit  # 32-bit  Memory  1-bit MACs |
-"""
+SNAPSHOTS = pathlib.Path(__file__).parent / "quantizers" / "summaries.txt"
 
 
 @pytest.mark.parametrize("name", SCALES)
-def test_summary_prints(name, capsys):
+def test_printed_summary(name, capsys):
+    """What `larq.models.summary` prints, to the letter."""
     lq.models.summary(network(name))
     text = capsys.readouterr().out
-    assert f"{name} stats" in text
-    assert "41472" in text
-    assert ("0-bit" in text.replace("# 10-bit", "")) == bool(any(TRAINING_ONLY[name]))
+    assert f"+{name} stats-" in text
+    assert text in SNAPSHOTS.read_text()
 
 
 def test_a_frozen_layer_counts_its_scales_as_before():

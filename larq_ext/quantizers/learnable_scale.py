@@ -168,14 +168,23 @@ class LearnableScale(BinaryQuantizer):
 
     def quantize(self, x, training):
         if self.role == "input":
-            return self.scale * surrogate_step(x, self.estimator or "long_tail")
-        return _away_from_zero(self.scale) * surrogate_sign(x, self.estimator or "triangle")
+            scale = tf.convert_to_tensor(self.scale)
+            return scale * surrogate_step(x, self.estimator or "long_tail")
+        return self._kernel_scale(x) * surrogate_sign(x, self.estimator or "triangle")
+
+    def _kernel_scale(self, kernel: tf.Tensor) -> tf.Tensor:
+        scale = _away_from_zero(tf.convert_to_tensor(self.scale))
+        # A filter that holds +-alpha is one that this quantizer has made, and comes from a file
+        # of binarized weights: a negative alpha would turn its signs a second time.
+        axes = list(range(len(kernel.shape) - 1))
+        made_here = tf.reduce_all(tf.abs(kernel) == tf.abs(scale), axes)
+        return tf.where(made_here, tf.abs(scale), scale)
 
     def kernel_form(self, kernel):
         # Not through the product: a scale of zero would lose the signs.
-        signs = np.where(kernel >= 0, 1.0, -1.0).astype("float32")
-        scale = np.broadcast_to(self.scale.numpy(), kernel.shape[-1:])
-        return KernelForm(signs * np.where(scale < 0, -1.0, 1.0).astype("float32"), np.abs(scale))
+        scale = self._kernel_scale(tf.constant(kernel, tf.float32)).numpy()
+        signs = np.where(kernel >= 0, 1.0, -1.0) * np.where(scale < 0, -1.0, 1.0)
+        return KernelForm(signs.astype("float32"), np.abs(scale))
 
     def input_form(self):
         return InputForm(scale=float(self.scale.numpy()), zero_one=True)

@@ -337,7 +337,13 @@ class MLPClassifier(BinaryQuantizer):
 
     def quantize(self, x, training):
         axes = list(range(len(x.shape) - 1))
-        centred = x - tf.reduce_mean(x, axes, keepdims=True) if self.center else x
+        centred = x
+        if self.center:
+            # A filter of one magnitude is one that this quantizer has made, and comes from a file
+            # of binarized weights: centring it again would change its scale.
+            magnitude = tf.abs(x)
+            made_here = tf.reduce_min(magnitude, axes) == tf.reduce_max(magnitude, axes)
+            centred -= tf.where(made_here, 0.0, tf.reduce_mean(x, axes))
         none = tf.zeros((self.hidden,))
         bits = classify(
             centred,
