@@ -101,6 +101,9 @@ class _MethodLayer(tf.keras.layers.Layer):
                 kernel_constraint=kernel_constraint,
                 **kwargs,
             )
+        if isinstance(self.kernel_constraint, MagnitudeClip):
+            # Keras puts what layers hold into checkpoints, but not what constraints hold.
+            self._constraint_state = self.kernel_constraint._hyperparameters
         for role in ("input", "kernel"):
             part = getattr(self, f"{role}_quantizer")
             if isinstance(part, BinaryQuantizer):

@@ -1,5 +1,7 @@
 """Schedules and the flip ratio over a run of `fit`."""
 
+import itertools
+
 import larq as lq
 import numpy as np
 import pytest
@@ -153,7 +155,7 @@ def test_an_unknown_attribute_is_an_error_that_lists_the_known_ones(name, known)
 
 
 def test_an_unknown_unit_is_an_error():
-    with pytest.raises(ValueError, match="epoch.*step.*'batch'"):
+    with pytest.raises(ValueError, match=r"epoch.*step.*'batch'"):
         QuantizerScheduler("n", lambda e: e, by="batch")
 
 
@@ -181,7 +183,7 @@ def test_schedules_of_a_method(name):
 
 
 def test_schedules_of_an_unknown_method():
-    with pytest.raises(ValueError, match="fda.*mlp_classifier.*'fd'"):
+    with pytest.raises(ValueError, match=r"fda.*mlp_classifier.*'fd'"):
         method_schedules("fd", 5)
 
 
@@ -200,7 +202,7 @@ def test_flip_ratio_is_the_share_of_changed_signs(name):
     generator = np.random.default_rng(0)
     kernels = [generator.normal(0, 0.1, (5, 5, 2, 8)).astype("float32") for _ in range(3)]
     signs = [np.sign(quantizer(kernel, training=False).numpy()) for kernel in kernels]
-    changed = [np.mean(a != b) for a, b in zip(signs, signs[1:], strict=False)]
+    changed = [np.mean(a != b) for a, b in itertools.pairwise(signs)]
     assert 0.3 < np.mean(changed) < 0.7
     np.testing.assert_allclose(quantizer.flip_ratio.result(), np.mean(changed), rtol=1e-5)
 

@@ -243,7 +243,7 @@ def test_a_quantizer_in_the_other_role_is_an_error(role, argument):
     with pytest.raises(ValueError, match=rf"{argument}.*SiMaN.*role='{role}'"):
         lqx.layers.QuantDense(2, **{argument: q.SiMaN(role=role)})
     both = q.FDA()
-    with pytest.raises(ValueError, match="kernel_quantizer.*FDA.*input"):
+    with pytest.raises(ValueError, match=r"kernel_quantizer.*FDA.*input"):
         lqx.layers.QuantDense(2, input_quantizer=both, kernel_quantizer=both)
 
 
@@ -332,7 +332,7 @@ def test_what_each_method_consists_of():
 
 @pytest.mark.parametrize("name", METHODS)
 def test_no_warning_of_starved_weights_for_a_method(name, caplog):
-    """The methods without a constraint have none in their papers; Larq's logger is left as it was."""
+    """The methods without a constraint have none in their papers. Larq's logger stays as it is."""
     logger = logging.getLogger("larq.layers_base")
     with caplog.at_level(logging.WARNING, "larq.layers_base"):
         lqx.layers.QuantDense(2, quantizer=name)
@@ -427,9 +427,7 @@ def test_channels_first_has_the_scale_on_the_right_axis():
     x = images(size=(6, 8))
     settings = {"kernel_quantizer": "ste_sign", "kernel_constraint": "weight_clip"}
     last = lqx.layers.QuantConv2D(6, 3, scale="learned", **settings)
-    first = lqx.layers.QuantConv2D(
-        6, 3, scale="learned", data_format="channels_first", **settings
-    )
+    first = lqx.layers.QuantConv2D(6, 3, scale="learned", data_format="channels_first", **settings)
     expected = randomized(last, x.shape)(x)
     turned = np.moveaxis(x, -1, 1)
     first.build(turned.shape)

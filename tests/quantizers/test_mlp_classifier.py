@@ -166,6 +166,21 @@ def test_a_cap_on_the_slopes():
     assert MLPClassifier(0, role="kernel").slope_cap is None
 
 
+@pytest.mark.parametrize("hidden", [0, 5])
+def test_the_slope_at_zero_stays_above_a_floor(hidden):
+    """Ours: the nearest v whose slopes at 0 have a large enough sum; untouched if they have."""
+    quantizer = MLPClassifier(hidden, slope_floor=0.25, role="kernel")
+    quantizer.build((4, 4))
+    v = quantizer.v.numpy()
+    u = quantizer.u.numpy() if hidden else np.ones(1, "float32")
+    np.testing.assert_array_equal(quantizer.v.constraint(tf.constant(v)), v)
+    after = quantizer.v.constraint(tf.constant(-v)).numpy()
+    np.testing.assert_allclose((after * u).sum(), 0.25, rtol=1e-5)
+    np.testing.assert_allclose(after + v, np.broadcast_to((after + v)[0], v.shape), rtol=1e-5)
+    np.testing.assert_allclose((after + v)[0] / u, ((after + v)[0] / u)[0], rtol=1e-4)
+    assert MLPClassifier(slope_floor=None).slope_floor is None
+
+
 def test_the_classifier_is_shared_by_a_network_and_sums_its_gradients():
     """One classifier for all layers: its gradient is the sum over them."""
     arguments = lqx.quantizers.network_arguments("mlp_classifier")
@@ -214,7 +229,7 @@ def test_chunks_give_the_gradients_of_the_whole(size, forward):
 
 @pytest.mark.parametrize("gate", [True, False])
 def test_the_table_agrees_with_the_exact_gradient(gate):
-    """Values between the grid's points are interpolated; the gate's edge moves by less than a step."""
+    """Values between the grid's points are interpolated, the gate's edge too."""
     x, upstream, p = big_case(20_000)
     exact = gradients(x, upstream, **p, gate=gate)
     table = gradients(x, upstream, **p, gate=gate, table_size=4096)

@@ -53,7 +53,7 @@ def test_hyperparameters_survive(read_by_another_process, name, form):
     _, _, answers = read_by_another_process
     found = answers[name + form]["hyperparameters"]
     assert len(found) == {"fda": 12, "siman": 3}[name]
-    keeps = form in KEEPS_HYPERPARAMETERS or (form == ".checkpoint" and name == "fda")
+    keeps = form in KEEPS_HYPERPARAMETERS or form == ".checkpoint"
     values = {"n": 13, "alpha": 0.03, "percent": 7.5}
     defaults = {"n": 9, "alpha": 0.1, "percent": 15.0}
     assert {(key, value) for _, key, value in found} == {

@@ -183,7 +183,7 @@ def test_zero_one_version_of_the_tiny_layer():
 
 
 def test_dot_product_case():
-    """A = (1, 1, -1, 1), B = (1, 1, 0, 0): A.B = 2 = (A.S + sum A) / 2 = 2 popcount(a & b) - popcount(b)."""
+    """A.B = (A.S + sum A) / 2 = 2 popcount(a & b) - popcount(b)."""
     a, kernel = np.float32([[1, 1, -1, 1]]), tf.constant(np.float32([[4], [-3], [2], [-1]]))
     bits = SiMaN(values="zero_one", role="kernel")(kernel).numpy()
     signs = SiMaN(role="kernel")(kernel).numpy()
