@@ -48,7 +48,7 @@ EXTRAS = {
     ],
     "pose": ["pycocotools>=2.0.7", "pillow>=10"],
     "docs": ["mkdocs>=1.6", "mkdocs-material>=9"],
-    "test": ["pytest>=8", "hypothesis>=6", "pillow>=10", "ruff>=0.6", "mypy>=1.11"],
+    "test": ["pytest>=8", "pytest-xdist>=3", "pillow>=10", "ruff>=0.6", "mypy>=1.11"],
 }
 # A plain install runs the main job: train, prove binary, draw.
 INSTALL = CORE + EXTRAS["deploy"] + EXTRAS["plots"] + EXTRAS["demo"]

@@ -32,38 +32,46 @@ def test_sizes_are_those_of_the_official_code():
     assert (len(kernels), sum(kernels)) == (5, 4_571_136)
 
 
-@pytest.mark.parametrize("network", [zoo.DigitsNet, zoo.ResNet20])
+def check_baked(model):
+    baked = lqx.deploy.bake(model)
+    assert not lqx.deploy.float_reasons(baked)
+    count = sum(isinstance(layer, lqx.deploy.BinaryConv2D) for layer in baked.layers)
+    assert count == len(binary_layers(model))
+
+
 @pytest.mark.parametrize("method", METHODS)
-def test_exam(network, method):
-    """Builds, computes probabilities, trains a step, bakes."""
-    model = network(quantizer=method, num_classes=7)
-    images = np.random.default_rng(0).normal(size=(8, *model.input_shape[1:])).astype("float32")
-    outputs = model.predict(images, verbose=0)
-    assert outputs.shape == (8, 7)
-    np.testing.assert_allclose(outputs.sum(-1), 1.0, atol=1e-5)
+def test_a_training_step(method):
+    model = zoo.DigitsNet(quantizer=method, num_classes=7)
+    images = np.random.default_rng(0).normal(size=(8, 8, 8, 1)).astype("float32")
     before = [layer.kernel.numpy() for layer in binary_layers(model)]
     model.compile("adam", "sparse_categorical_crossentropy")
     model.fit(images, np.arange(8) % 7, verbose=0)
     for layer, kernel in zip(binary_layers(model), before, strict=True):
         assert np.isfinite(layer.kernel.numpy()).all()
         assert (layer.kernel.numpy() != kernel).any(), layer.name
-    baked = lqx.deploy.bake(model)
-    assert not lqx.deploy.float_reasons(baked)
-    count = sum(isinstance(layer, lqx.deploy.BinaryConv2D) for layer in baked.layers)
-    assert count == len(before)
+    check_baked(model)
+
+
+@pytest.mark.parametrize("network", [zoo.ResNet20, zoo.VGGSmall])
+@pytest.mark.parametrize("method", METHODS)
+def test_every_network_takes_every_method(network, method):
+    model = network(quantizer=method, num_classes=7)
+    images = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype("float32")
+    outputs = model(images, training=False).numpy()
+    assert outputs.shape == (2, 7)
+    np.testing.assert_allclose(outputs.sum(-1), 1.0, atol=1e-5)
+    check_baked(model)
 
 
 def test_features_are_those_of_the_whole_network():
     whole = zoo.ResNet20(quantizer="fda")
     part = zoo.ResNet20(quantizer="fda", include_top=False)
-    part.set_weights(whole.get_weights()[: len(part.weights)])
+    for layer in part.layers:
+        layer.set_weights(whole.get_layer(layer.name).get_weights())
     last = tf.keras.Model(whole.input, whole.get_layer("stage3_unit6_prelu").output)
     images = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype("float32")
     features = part.predict(images, verbose=0)
     assert features.shape == (2, 8, 8, 64)
-    # Weights are in another order, so copy them by layer instead.
-    for layer in part.layers:
-        layer.set_weights(whole.get_layer(layer.name).get_weights() if layer.weights else [])
     np.testing.assert_array_equal(part.predict(images, verbose=0), last.predict(images, verbose=0))
 
 

@@ -8,13 +8,13 @@ from larq_ext_zoo.classification import _common as common
 from larq_ext_zoo.layers import PadChannels
 
 
-def _shortcut(x, filters: int, strides: int):
+def _shortcut(x, filters: int, strides: int, name: str):
     """Every second pixel and zeros for the new channels: no parameters."""
     if strides > 1:
-        x = tf.keras.layers.MaxPool2D(pool_size=1, strides=strides)(x)
+        x = tf.keras.layers.MaxPool2D(1, strides=strides, name=f"{name}_subsample")(x)
     missing = filters - x.shape[-1]
     if missing:
-        x = PadChannels(missing // 2, missing - missing // 2)(x)
+        x = PadChannels(missing // 2, missing - missing // 2, name=f"{name}_pad")(x)
     return x
 
 
@@ -69,7 +69,8 @@ def ResNet20(
             name = f"stage{stage + 1}_unit{unit + 1}"
             y = convolve(x, filters, strides, f"{name}_conv")
             y = common.norm(y, f"{name}_norm")
-            x = tf.keras.layers.Add(name=f"{name}_add")([y, _shortcut(x, filters, strides)])
+            x = _shortcut(x, filters, strides, name)
+            x = tf.keras.layers.Add(name=f"{name}_add")([y, x])
             x = common.prelu(x, f"{name}_prelu")
     if include_top:
         x = tf.keras.layers.GlobalAveragePooling2D(name="pool")(x)
