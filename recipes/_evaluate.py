@@ -97,7 +97,7 @@ def _from_zoo(name: str) -> tf.keras.Model:
 def _load(path: pathlib.Path) -> tf.keras.Model:
     try:
         return tf.keras.models.load_model(path, compile=False)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # each format fails in ways of its own
         first_line = str(error).strip().splitlines()[0]
         raise UsageError(
             f"{path} is not a model that Keras can load (.keras, .h5 or SavedModel): {first_line}"

@@ -85,6 +85,13 @@ def test_input_tensor_and_weights_file(tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("network", [zoo.DigitsNet, zoo.ResNet20, zoo.VGGSmall])
+def test_a_saved_network_loads_without_the_zoo(network):
+    """`import larq_ext` is enough: no layer is the zoo's own."""
+    for layer in network(quantizer="siman").layers:
+        assert not type(layer).__module__.startswith("larq_ext_zoo"), layer.name
+
+
 def test_one_classifier_serves_a_network():
     model = zoo.ResNet20(quantizer="mlp_classifier")
     assert len({id(layer.kernel_quantizer) for layer in binary_layers(model)}) == 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tensorflow as tf
 
 from larq_ext_zoo.classification import _common as common
-from larq_ext_zoo.layers import PadChannels
 
 
 def _shortcut(x, filters: int, strides: int, name: str):
@@ -14,7 +13,9 @@ def _shortcut(x, filters: int, strides: int, name: str):
         x = tf.keras.layers.MaxPool2D(1, strides=strides, name=f"{name}_subsample")(x)
     missing = filters - x.shape[-1]
     if missing:
-        x = PadChannels(missing // 2, missing - missing // 2, name=f"{name}_pad")(x)
+        # Keras pads the last two axes of what it takes for channels first: one is the channels.
+        padding = ((0, 0), (missing // 2, missing - missing // 2))
+        x = tf.keras.layers.ZeroPadding2D(padding, "channels_first", name=f"{name}_pad")(x)
     return x
 
 
