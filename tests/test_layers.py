@@ -78,7 +78,7 @@ CONVOLUTIONS = [
     {"dilation_rate": (2, 2), "padding": "valid"},
     {"groups": 2, "padding": "same"},
     {"activation": "relu"},
-    {"kernel_size": (2, 3), "padding": "same", "activation": tf.tanh},
+    {"kernel_size": (2, 3), "padding": "same", "activation": "tanh"},
     {"kernel_size": 1, "data_format": "channels_last"},
 ]
 
