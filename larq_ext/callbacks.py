@@ -120,7 +120,7 @@ def noise_rate(epochs: int, start: float = 0.1, rest: float = 0.05) -> Callable[
 
 def linear_percent(epochs: int, start: float = 15.0) -> Callable[[int], float]:
     """SiMaN's percentile over a run: `start * (1 - epoch / epochs)`, as in its official code."""
-    return lambda epoch: start * (1.0 - epoch / epochs)
+    return lambda epoch: start * max(0.0, 1.0 - epoch / epochs)
 
 
 def method_schedules(quantizer: str, epochs: int) -> list[QuantizerScheduler]:

@@ -54,7 +54,7 @@ class _Group(click.Group):
         if cmd_name not in _ELSEWHERE:
             return super().get_command(ctx, cmd_name)
         entry = _ELSEWHERE[cmd_name]
-        import_quietly("tensorflow")
+        import_library()
         return getattr(importlib.import_module(entry.module), entry.attribute)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

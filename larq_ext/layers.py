@@ -11,30 +11,19 @@ import logging
 from contextlib import contextmanager
 
 import larq as lq
+import numpy as np
 import tensorflow as tf
 
+from larq_ext._scope import quantized_scope
 from larq_ext._summary import no_operand
-from larq_ext.quantizers import BinaryQuantizer, MagnitudeClip, method
+from larq_ext.quantizers import BinaryQuantizer, LearnableScale, MagnitudeClip, method
 from larq_ext.quantizers._sharing import join
 
 __all__ = ["QuantConv2D", "QuantDense"]
 
 SCALES = ("learned", None)
-
-
-@contextmanager
-def _restored_scope():
-    """Leaves Larq's quantized scope as it was found, after an exception too.
-
-    Larq's own context manager does not: one failing layer would leave it on, and the next
-    training step of a layer with a constraint would overwrite latent weights with binary ones.
-    """
-    before = lq.context.should_quantize()
-    try:
-        yield
-    except BaseException:
-        lq.context.quantized_scope(before).__enter__()
-        raise
+# Quantizers to 0 and something: 1 would be another value at the border.
+ZERO_ONE_INPUTS = (LearnableScale, lq.quantizers.SteHeaviside)
 
 
 @contextmanager
@@ -47,6 +36,16 @@ def _without_constraint_warning(silent: bool):
         yield
     finally:
         logger.disabled = before
+
+
+def _of_latent(constraint):
+    """The constraint applied to latent weights, even where the scope was left on by an error."""
+
+    def constrain(w):
+        with quantized_scope(False):
+            return constraint(w)
+
+    return constrain
 
 
 def _instance(quantizer):
@@ -86,13 +85,17 @@ class _MethodLayer(tf.keras.layers.Layer):
         self.scale_mode = chosen.get("scale") if scale == "method" else scale
         if self.scale_mode not in SCALES:
             raise ValueError(f"`scale` is one of {list(SCALES)}, received {scale!r}.")
-        if "pad_values" in kwargs and kwargs["pad_values"] is None:
-            kwargs["pad_values"] = chosen.get("pad_values", 0.0)
         if kernel_constraint is None and kernel_quantizer is None:
             # The constraint belongs to the method's kernel quantizer, not to another one.
             kernel_constraint = chosen.get("kernel_constraint")
-        input_quantizer = _instance(input_quantizer) or chosen.get("input_quantizer")
+        if input_quantizer is not None:
+            input_quantizer = lq.quantizers.get(_instance(input_quantizer))
+            if isinstance(input_quantizer, ZERO_ONE_INPUTS):
+                chosen["pad_values"] = 0.0
+        input_quantizer = input_quantizer or chosen.get("input_quantizer")
         kernel_quantizer = _instance(kernel_quantizer) or chosen.get("kernel_quantizer")
+        if "pad_values" in kwargs and kwargs["pad_values"] is None:
+            kwargs["pad_values"] = chosen.get("pad_values", 0.0)
         with _without_constraint_warning(silent=quantizer is not None):
             super().__init__(
                 *args,
@@ -104,6 +107,8 @@ class _MethodLayer(tf.keras.layers.Layer):
         if isinstance(self.kernel_constraint, MagnitudeClip):
             # Keras puts what layers hold into checkpoints, but not what constraints hold.
             self._constraint_state = self.kernel_constraint._hyperparameters
+        if isinstance(self.activation, BinaryQuantizer):
+            _set_role(self.activation, "input")
         for role in ("input", "kernel"):
             part = getattr(self, f"{role}_quantizer")
             if isinstance(part, BinaryQuantizer):
@@ -112,8 +117,9 @@ class _MethodLayer(tf.keras.layers.Layer):
 
     def build(self, input_shape):
         super().build(input_shape)
-        with lq.context.quantized_scope(False):
-            kernel = tf.convert_to_tensor(self.kernel)
+        # As numpy: Keras builds layers in its autocast scope, which would round to half precision.
+        with quantized_scope(False), tf.init_scope():
+            kernel = self.kernel.numpy()
         # Now rather than at the first call, so that a layer that is built has all its weights.
         for quantizer, shape in (
             (self.input_quantizer, tf.TensorShape(input_shape)),
@@ -124,25 +130,30 @@ class _MethodLayer(tf.keras.layers.Layer):
                     quantizer.build(shape)
                 quantizer.initialize_from(kernel)
         if self.scale_mode == "learned":
-            axes = list(range(len(self.kernel.shape) - 1))
+            axes = tuple(range(kernel.ndim - 1))
             scale = self.add_weight(
                 name="scale",
                 shape=self.kernel.shape[-1:],
-                initializer=lambda shape, dtype=None: tf.reduce_mean(tf.abs(kernel), axes),
+                initializer=tf.keras.initializers.Constant(np.abs(kernel).mean(axes)),
             )
             self.scale = no_operand(scale)
         if isinstance(self.kernel_constraint, MagnitudeClip):
             # The paper's code clips before each forward pass: the first one is not after an update.
             with tf.init_scope():
-                self.kernel.assign(self.kernel_constraint(self.kernel))
+                self.kernel.assign(self.kernel_constraint(tf.constant(kernel)))
+
+    def add_weight(self, name=None, shape=None, **kwargs):
+        if kwargs.get("constraint") is not None:
+            kwargs["constraint"] = _of_latent(kwargs["constraint"])
+        return super().add_weight(name=name, shape=shape, **kwargs)
 
     def call(self, inputs):
-        with _restored_scope():
+        with quantized_scope():
             return super().call(inputs)
 
     def save_own_variables(self, store):
         # A binary kernel in a file of latent weights could not be trained on.
-        with lq.context.quantized_scope(False):
+        with quantized_scope(False):
             super().save_own_variables(store)
 
     def get_config(self):
@@ -225,7 +236,7 @@ class QuantDense(_MethodLayer, lq.layers.QuantDense):
     def call(self, inputs):
         if self.scale_mode != "learned":
             return super().call(inputs)
-        with _restored_scope():
+        with quantized_scope():
             if self.input_quantizer:
                 inputs = self.input_quantizer(inputs)
             with lq.context.quantized_scope(True):

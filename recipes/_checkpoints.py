@@ -6,6 +6,7 @@ import dataclasses
 import os
 import pathlib
 import shutil
+import warnings
 
 import numpy as np
 import tensorflow as tf
@@ -81,17 +82,30 @@ class Checkpoints:
         return target
 
     def restore(self) -> Position:
-        """Restores the last checkpoint.
+        """Restores the last checkpoint, or the one before if that is damaged.
 
         # Returns
             Its position, or the start if there is no checkpoint.
+
+        # Raises
+            TrainingError: if there are checkpoints and all are damaged.
         """
         existing = saved(self._folder)
         if not existing:
             return Position()
-        status = self._checkpoint.read(str(existing[-1] / "state"))
-        status.assert_existing_objects_matched()
-        return Position(**read_json(existing[-1] / "position.json"))
+        for path in reversed(existing):
+            try:
+                position = Position(**read_json(path / "position.json"))
+                status = self._checkpoint.read(str(path / "state"))
+                status.assert_existing_objects_matched()
+            except Exception as error:  # a damaged file fails in ways of its own
+                first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                warnings.warn(f"The checkpoint {path} is damaged: {first_line}", stacklevel=2)
+            else:
+                return position
+        raise TrainingError(
+            f"No checkpoint in {self._folder} can be read. Start again with --overwrite."
+        )
 
 
 def saved(folder: pathlib.Path) -> list[pathlib.Path]:

@@ -45,9 +45,9 @@ class RunFolder:
         """
         if resume and overwrite:
             raise UsageError("--resume and --overwrite exclude each other: give one of them.")
-        content = {"configuration": experiment.to_dict(), "data": data}
+        self._content = {"configuration": experiment.to_dict(), "data": data}
         if resume:
-            return self._check_same(content)
+            return self._check_same(self._content)
         if self.run.exists():
             if not overwrite:
                 raise UsageError(
@@ -59,7 +59,10 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"The output folder {self.path} cannot be made: {error}.") from error
-        write_json(self.run, content)
+
+    def record(self) -> None:
+        """Writes down that there is a run here, and with what settings."""
+        write_json(self.run, self._content)
 
     def describe_last(self) -> str:
         """Where the last checkpoint is."""

@@ -66,6 +66,7 @@ def run_experiment(
         return read_json(folder.metrics)
     with _precision(experiment), lq.context.quantized_scope(False):
         trainer = _Trainer(experiment, dataset, folder, callbacks)
+        folder.record()  # only now: a start that fails on a wrong setting leaves no run behind
         trainer.train()
     with lq.context.quantized_scope(False):
         return trainer.finish(list(command if command is not None else sys.argv))

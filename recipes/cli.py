@@ -34,6 +34,7 @@ def _one_line_errors() -> Iterator[None]:
 @click.command()
 @click.argument("experiment", required=False)
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--data-dir", type=click.Path(), help="Where the data is; the same as data_dir=.")
 @click.option("--resume", is_flag=True, help="Continue the run in the output folder.")
 @click.option("--overwrite", is_flag=True, help="Delete the run in the output folder first.")
 @click.option("--list", "list_all", is_flag=True, help="List the experiments, or its settings.")
@@ -41,6 +42,7 @@ def _one_line_errors() -> Iterator[None]:
 def train(
     experiment: str | None,
     overrides: tuple[str, ...],
+    data_dir: str | None,
     resume: bool,
     overwrite: bool,
     list_all: bool,
@@ -72,6 +74,8 @@ def train(
                 "Which experiment? `larq-ext train --list` shows them; "
                 "for example `larq-ext train ResNet20FDA data_dir=cifar-10-batches-bin`."
             )
+        if data_dir is not None:
+            overrides = (*overrides, f"data_dir={data_dir}")
         settings = _overrides.split_words(overrides)
         if as_json:
             settings.setdefault("progress", "none")

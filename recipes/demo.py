@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import sys
 from typing import Any
 
 import click
@@ -45,6 +46,8 @@ def demo(quantizer: str, epochs: int, seed: int, output_dir: pathlib.Path, as_js
         report = run(quantizer, epochs=epochs, seed=seed, output_dir=output_dir, say=say)
     if as_json:
         click.echo(json.dumps(report, indent=2))
+    if not report["verify"]["ok"]:
+        sys.exit(1)
 
 
 def run(quantizer: str, *, epochs: int, seed: int, output_dir: pathlib.Path, say) -> dict[str, Any]:
@@ -135,7 +138,7 @@ def _curves(quantizer):
     line = tf.constant(x.reshape(1, 1, -1, 1))
     if isinstance(quantizer, lqx.quantizers.BinaryQuantizer):
         quantizer.build(line.shape)
-        quantizer.initialize_from(tf.ones_like(line))
+        quantizer.initialize_from(np.ones(line.shape))
     with tf.GradientTape() as tape:
         tape.watch(line)
         values = quantizer(line)

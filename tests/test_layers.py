@@ -434,3 +434,76 @@ def test_channels_first_has_the_scale_on_the_right_axis():
     first.set_weights(last.get_weights())
     actual = tf.function(first, jit_compile=True)(turned)
     np.testing.assert_allclose(np.moveaxis(actual, 1, -1), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("name", METHODS)
+def test_functional_model_in_mixed_precision(name, policy):
+    """Keras builds layers that are called on a symbolic tensor in its autocast scope."""
+    tf.keras.mixed_precision.set_global_policy(policy)
+    try:
+        image = tf.keras.Input((6, 6, 3))
+        x = lqx.layers.QuantConv2D(4, 3, padding="same", quantizer=name)(image)
+        x = tf.keras.layers.BatchNormalization()(x)
+        x = lqx.layers.QuantDense(3, quantizer=name)(tf.keras.layers.Flatten()(x))
+        model = tf.keras.Model(image, tf.keras.layers.Activation("softmax", dtype="float32")(x))
+        model.compile("sgd", "sparse_categorical_crossentropy")
+        model.fit(np.ones((4, 6, 6, 3), "float32"), np.arange(4) % 3, verbose=0)
+    finally:
+        tf.keras.mixed_precision.set_global_policy("float32")
+    assert {weight.dtype for weight in model.trainable_weights} == {tf.float32}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_scope_left_on_does_not_make_latent_weights_binary(name):
+    layer = lqx.layers.QuantDense(3, quantizer=name, input_shape=(8,))
+    model = tf.keras.Sequential([layer])
+    model.compile("sgd", "mse")
+    lq.context.quantized_scope(True).__enter__()
+    model.fit(np.ones((4, 8), "float32"), np.ones((4, 3), "float32"), verbose=0)
+    lq.context.quantized_scope(False).__enter__()
+    assert len(np.unique(np.abs(layer.kernel.numpy()))) > 10
+
+
+@pytest.mark.parametrize("library", [lq.layers, lqx.layers])
+def test_a_quantizer_as_activation_quantizes_an_input(library):
+    """Larq calls activations inside the scope in which it quantizes kernels."""
+    activation = lqx.quantizers.FDA()
+    model = tf.keras.Sequential([library.QuantDense(3, activation=activation, input_shape=(8,))])
+    outputs = model.predict(np.random.default_rng(0).normal(size=(5, 8)), verbose=0)
+    assert activation.role == "input"
+    assert set(np.unique(np.abs(outputs))) == {1.0}
+
+
+def test_padding_follows_the_quantizer_of_the_input():
+    layer = lqx.layers.QuantConv2D
+    assert layer(2, 3, quantizer="fda").pad_values == 1.0
+    assert layer(2, 3, quantizer="learnable_scale").pad_values == 0.0
+    assert layer(2, 3, quantizer="fda", input_quantizer="learnable_scale").pad_values == 0.0
+    assert layer(2, 3, quantizer="fda", input_quantizer="ste_sign").pad_values == 1.0
+    assert layer(2, 3).pad_values == 0.0
+
+
+def test_a_renamed_clone_does_not_share_with_the_original():
+    shared = lqx.quantizers.MLPClassifier(hidden=2)
+    layers = [
+        lqx.layers.QuantDense(4, kernel_quantizer=shared, input_shape=(4,), name=f"dense{i}")
+        for i in range(2)
+    ]
+    model = tf.keras.Sequential(layers)
+
+    def rename(layer):
+        return type(layer).from_config({**layer.get_config(), "name": f"{layer.name}_again"})
+
+    for _ in range(2):
+        clone = tf.keras.models.clone_model(model, clone_function=rename)
+        one, other = (layer.kernel_quantizer for layer in clone.layers)
+        assert one is other and one is not shared
+
+
+def test_layers_that_cannot_share_through_a_file_say_so(tmp_path):
+    shared = lqx.quantizers.MLPClassifier(hidden=2)
+    layers = [lq.layers.QuantDense(4, kernel_quantizer=shared, input_shape=(4,)) for _ in range(2)]
+    tf.keras.Sequential(layers).save(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match=r"larq_ext\.layers"):
+        tf.keras.models.load_model(tmp_path / "model.keras")

@@ -8,6 +8,7 @@ import larq as lq
 import numpy as np
 import tensorflow as tf
 
+from larq_ext._scope import quantized_scope
 from larq_ext.deploy.errors import DeploymentError
 from larq_ext.deploy.layers import BinaryConv2D, BinaryDense, DeployedSign, deployed_weights
 from larq_ext.quantizers import BinaryQuantizer, InputForm, KernelForm, factor_kernel
@@ -43,7 +44,8 @@ def bake(model: tf.keras.Model) -> tf.keras.Model:
         A new model; a model that is baked already is returned as it is.
 
     # Raises
-        DeploymentError: if the model cannot be rebuilt layer by layer.
+        DeploymentError: if the model cannot be rebuilt layer by layer: a subclassed model, one
+            without an input shape, or a layer that holds quantized layers.
     """
     if hasattr(model, "_float_reasons"):
         return model
@@ -67,17 +69,14 @@ def bake(model: tf.keras.Model) -> tf.keras.Model:
             nested = bake(layer)
             reasons.update({f"{layer.name}/{k}": v for k, v in float_reasons(nested).items()})
             return nested
-        # The scope may have been left on by an exception: latent weights are what counts.
-        with lq.context.quantized_scope(False):
-            new, weights[layer.name], reason = _bake_layer(layer)
+        new, weights[layer.name], reason = _bake_layer(layer)
         if reason is not None:
             reasons[layer.name] = reason
         return new
 
-    try:
+    # Latent weights are what counts, wherever this is called and whatever failed before.
+    with quantized_scope(False):
         baked = tf.keras.models.clone_model(model, clone_function=replace)
-    finally:
-        lq.context.quantized_scope(False).__enter__()
     for layer in baked.layers:
         if weights.get(layer.name):
             layer.set_weights(weights[layer.name])
@@ -97,7 +96,17 @@ def _bake_layer(layer) -> tuple[Any, list[np.ndarray], str | None]:
         config["dtype"] = "float32"
     found = {name: getattr(layer, name, None) for name in _KERNELS}
     quantizers = {name: q for name, q in found.items() if q is not None}
+    if getattr(layer, "input_quantizer", None) is not None:
+        # As it is: Keras writes a function by a name that it may not find again.
+        config["input_quantizer"] = layer.input_quantizer
     if not quantizers:
+        hidden = [part.name for part in _sublayers(layer) if _is_quantized(part)]
+        if hidden:
+            raise DeploymentError(
+                f"The layer {layer.name!r} ({type(layer).__name__}) holds quantized layers "
+                f"({', '.join(hidden)}), which cannot be replaced inside it. Put them into the "
+                "model itself, with the functional API or as a nested functional model."
+            )
         return type(layer).from_config(config), layer.get_weights(), None
     if not _is_binary(getattr(layer, "input_quantizer", None)) or not all(
         _is_binary(q) for q in quantizers.values()
@@ -109,8 +118,16 @@ def _bake_layer(layer) -> tuple[Any, list[np.ndarray], str | None]:
     return *_binary_layer(layer, config, *parts), None
 
 
+def _sublayers(layer) -> list:
+    return list(layer._flatten_layers(include_self=False))
+
+
+def _is_quantized(layer) -> bool:
+    return any(getattr(layer, name, None) is not None for name in _KERNELS)
+
+
 def _is_binary(quantizer) -> bool:
-    return getattr(quantizer, "precision", None) == 1
+    return getattr(quantizer, "precision", None) == 1 or quantizer in _PLAIN_FUNCTIONS
 
 
 def _constant_kernels(layer, config, quantizers):
@@ -147,6 +164,8 @@ def _binary_parts(layer) -> tuple[KernelForm, InputForm] | str:
     name = type(layer).__name__
     if not isinstance(layer, lq.layers.QuantConv2D | lq.layers.QuantDense):
         return f"{name} has no binary kernel in the Larq Compute Engine"
+    if getattr(layer, "data_format", None) == "channels_first":
+        return "the Larq Compute Engine takes channels last: use data_format='channels_last'"
     if isinstance(layer, lq.layers.QuantDense) and layer.input_spec.ndim not in (None, 2):
         return "QuantDense on inputs of more than two dimensions"
     inputs = _input_form(layer.input_quantizer)
@@ -156,6 +175,8 @@ def _binary_parts(layer) -> tuple[KernelForm, InputForm] | str:
             "use one of Larq's or larq_ext's"
         )
     latent = np.asarray(tf.cast(tf.convert_to_tensor(layer.kernel), tf.float32))
+    if not np.isfinite(latent).all():
+        return "the kernel has values that are not finite: training has failed"
     if isinstance(layer.kernel_quantizer, BinaryQuantizer):
         kernel = layer.kernel_quantizer.kernel_form(latent)
     else:

@@ -245,7 +245,7 @@ def _shake_biases(model: tf.keras.Model, generator: np.random.Generator) -> None
         for index, name in enumerate(names):
             if name in _BIASES:
                 noise = generator.uniform(-1.0, 1.0, values[index].shape)
-                values[index] = values[index] + _PERTURBATION * max(sizes) * noise
+                values[index] = values[index] + _PERTURBATION * max(sizes, default=1.0) * noise
         layer.set_weights(values)
 
 

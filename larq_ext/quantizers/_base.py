@@ -119,6 +119,10 @@ def factor_kernel(kernel: np.ndarray) -> KernelForm | None:
 class BinaryQuantizer(lq.quantizers.Quantizer):
     """Base class of quantizers with one bit per output.
 
+    The output channels of a kernel are its last axis, as in dense layers and convolutions; the
+    kernels of depthwise and transposed ones are laid out otherwise and not supported. Channels
+    of an input are its last axis too.
+
     # Arguments
         role: `"input"` or `"kernel"`: what is quantized. `None` finds out at first use (Larq's
             layers quantize kernels inside `larq.context.quantized_scope`, inputs outside).
@@ -135,7 +139,7 @@ class BinaryQuantizer(lq.quantizers.Quantizer):
         role: str | None = None,
         metrics: list[str] | None = None,
         name: str | None = None,
-        sharing: str | None = None,
+        sharing: tuple[str, int] | None = None,
         **kwargs,
     ):
         if role is not None:
@@ -144,16 +148,20 @@ class BinaryQuantizer(lq.quantizers.Quantizer):
         name = name or f"{self.alias}_{tf.keras.backend.get_uid(self.alias)}"
         super().__init__(name=name, **kwargs)
         self.role = role
-        # Set and read by `_sharing`: who uses this instance, and an identifier if several do.
-        self.sharing = sharing
-        self._users: set[str] = set()
+        # Set and read by `_sharing`: who uses this instance, and if several do an identifier and
+        # how many they were when the configuration was written.
+        self.sharing = None if sharing is None else (sharing[0], sharing[1])
+        self._users: list[str] = []
         self._custom_metrics = metrics
         self._scope_metrics = list(lq.context.get_training_metrics())
 
     def build(self, input_shape):
+        shape = tuple(tf.TensorShape(input_shape).as_list())
         if self.role is None:
-            self.role = "kernel" if lq.context.should_quantize() else "input"
-        self._built_for = tuple(tf.TensorShape(input_shape).as_list())
+            # An activation function is called inside the scope too, but on a batch.
+            is_kernel = lq.context.should_quantize() and None not in shape
+            self.role = "kernel" if is_kernel else "input"
+        self._built_for = shape
         metrics = self._custom_metrics
         if metrics is None:
             metrics = self._scope_metrics if self.role == "kernel" else []
@@ -174,7 +182,7 @@ class BinaryQuantizer(lq.quantizers.Quantizer):
         return outputs
 
     @property
-    def users(self) -> set[str]:
+    def users(self) -> list[str]:
         """Names of the layers that use this instance."""
         return self._users
 
@@ -208,13 +216,23 @@ class BinaryQuantizer(lq.quantizers.Quantizer):
         )
         return no_operand(variable, deployed)
 
+    def load_own_variables(self, store):
+        if self.weights and not store.keys():
+            raise ValueError(
+                f"The file has no parameters for the quantizer {self.name!r}: it was shared "
+                "between layers that are not from larq_ext.layers, or that have equal names. "
+                "Use larq_ext.layers with different names, or save weights (`.weights.h5`) and "
+                "load them into a model that is built the same way."
+            )
+        super().load_own_variables(store)
+
     @property
     def non_trainable_weights(self):
         # The counters of a metric are neither parameters nor to be saved with them.
         hidden = {id(v) for v in getattr(getattr(self, "flip_ratio", None), "variables", [])}
         return [v for v in super().non_trainable_weights if id(v) not in hidden]
 
-    def initialize_from(self, kernel: tf.Tensor) -> None:
+    def initialize_from(self, kernel: np.ndarray) -> None:
         """Sets parameters whose initial value depends on the kernel. By default there are none."""
 
     def kernel_form(self, kernel: np.ndarray) -> KernelForm | None:
@@ -234,7 +252,7 @@ class BinaryQuantizer(lq.quantizers.Quantizer):
         if self._custom_metrics is not None:
             config["metrics"] = self._custom_metrics
         if self.sharing is not None:
-            config["sharing"] = self.sharing
+            config["sharing"] = (self.sharing[0], len(self.users))
         return config
 
 

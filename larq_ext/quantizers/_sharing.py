@@ -1,10 +1,9 @@
 """Keeps one quantizer shared between layers when a model is saved, loaded or cloned.
 
 Keras rebuilds each layer from its own configuration, so a quantizer used by eighteen layers
-would come back as eighteen. Here each shared quantizer carries an identifier in its
-configuration, and remembers the names of its layers: a layer that is rebuilt joins the latest
-quantizer of its identifier, unless that already has a layer of this name, which means that
-another copy of the model has begun.
+would come back as eighteen. Here the configuration of a shared quantizer tells an identifier and
+how many layers use it. A layer that is rebuilt joins the latest rebuilt quantizer of its
+identifier, until that has as many layers as it should: then another copy of the model begins.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import weakref
 
 from larq_ext.quantizers._base import BinaryQuantizer
 
-_latest: weakref.WeakValueDictionary[str, BinaryQuantizer] = weakref.WeakValueDictionary()
+_rebuilt: weakref.WeakValueDictionary[str, BinaryQuantizer] = weakref.WeakValueDictionary()
 
 
 def join(quantizer: BinaryQuantizer, layer_name: str) -> BinaryQuantizer:
@@ -24,12 +23,13 @@ def join(quantizer: BinaryQuantizer, layer_name: str) -> BinaryQuantizer:
         The quantizer that the layer has to use.
     """
     if quantizer.sharing is not None and not quantizer.users:
-        latest = _latest.get(quantizer.sharing)
-        if latest is not None and layer_name not in latest.users:
+        identifier, count = quantizer.sharing
+        latest = _rebuilt.get(identifier)
+        if latest is not None and len(latest.users) < count and layer_name not in latest.users:
             quantizer = latest
-    quantizer.users.add(layer_name)
-    if len(quantizer.users) > 1 and quantizer.sharing is None:
-        quantizer.sharing = uuid.uuid4().hex
-    if quantizer.sharing is not None:
-        _latest[quantizer.sharing] = quantizer
+        else:
+            _rebuilt[identifier] = quantizer
+    elif quantizer.users and quantizer.sharing is None:
+        quantizer.sharing = (uuid.uuid4().hex, 0)
+    quantizer.users.append(layer_name)
     return quantizer

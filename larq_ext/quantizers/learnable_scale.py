@@ -162,9 +162,8 @@ class LearnableScale(BinaryQuantizer):
 
     def initialize_from(self, kernel):
         if self.role == "kernel" and self.initial_scale is None:
-            magnitudes = tf.abs(tf.convert_to_tensor(kernel))
-            axes = list(range(len(kernel.shape) - 1)) if self.granularity == "channel" else None
-            self.scale.assign(tf.reduce_mean(magnitudes, axes))
+            axes = tuple(range(kernel.ndim - 1)) if self.granularity == "channel" else None
+            self.scale.assign(np.abs(kernel).mean(axes))
 
     def quantize(self, x, training):
         if self.role == "input":

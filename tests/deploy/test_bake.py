@@ -248,6 +248,52 @@ def test_what_stays_float_has_a_reason(layer, reason):
     assert difference(model, baked, (6, 6, 4)) < TOLERANCE
 
 
+def test_layers_inside_a_layer_are_refused_by_name():
+    class Block(tf.keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.inner = lqx.layers.QuantConv2D(4, 3, quantizer="fda", name="hidden_one")
+
+        def call(self, inputs):
+            return self.inner(inputs)
+
+    model = tf.keras.Sequential([tf.keras.Input((6, 6, 3)), Block()])
+    with pytest.raises(DeploymentError, match="hidden_one"):
+        bake(model)
+
+
+def test_functions_as_quantizers():
+    layer = lq.layers.QuantConv2D(
+        4,
+        3,
+        input_quantizer=lq.quantizers.approx_sign,
+        kernel_quantizer=lq.quantizers.ste_sign,
+    )
+    model = one_layer(layer, (6, 6, 3))
+    baked = bake(model)
+    check_binary(baked.layers[0])
+    assert difference(model, baked, (6, 6, 3)) < TOLERANCE
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_kernel_that_is_not_finite_stays_as_it_is(method):
+    model = one_layer(lqx.layers.QuantDense(3, quantizer=method), (8,))
+    model.layers[0].kernel.assign(np.full((8, 3), np.nan))
+    assert "not finite" in float_reasons(bake(model))[model.layers[0].name]
+
+
+def test_channels_first_has_a_reason():
+    layer = lqx.layers.QuantConv2D(4, 3, quantizer="siman", data_format="channels_first")
+    model = tf.keras.Sequential([tf.keras.Input((3, 6, 6)), layer])
+    assert "channels_last" in float_reasons(bake(model))[layer.name]
+
+
+def test_the_callers_scope_is_kept():
+    with lq.context.quantized_scope(True):
+        bake(network("fda"))
+        assert lq.context.should_quantize()
+
+
 def test_models_that_cannot_be_baked():
     class Subclassed(tf.keras.Model):
         def call(self, inputs):
