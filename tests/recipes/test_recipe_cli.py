@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import pathlib
+import subprocess
+import sys
 
 import pytest
 import tiny
 from click.testing import CliRunner
 
+import larq_ext_zoo as zoo
 from larq_ext_recipes import Experiment, UsageError, evaluate, register
 from larq_ext_recipes.cli import main
 
@@ -46,6 +50,24 @@ def test_train_and_evaluate(tmp_path):
     again = run("train", "TinyForCli", out, "seed=4")
     assert again.exit_code == 2
     assert "--resume" in again.output and "--overwrite" in again.output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".h5", ".keras"])
+def test_the_installed_command_knows_the_layers_of_a_file(tmp_path, suffix):
+    """In a process of its own, in which nothing else has imported them."""
+    path = tmp_path / f"model{suffix}"
+    zoo.DigitsNet(quantizer="siman").save(path)
+    command = pathlib.Path(sys.executable).with_name("larq-ext")
+    arguments = ["evaluate", path, "--dataset", "digits", "--limit", "10", "--json"]
+    done = subprocess.run([command, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["n"] == 10
+
+
+def test_data_dir_is_an_option_too():
+    result = run("train", "ResNet20FDA", "--data-dir", "/nowhere")
+    assert result.exit_code == 2 and "No CIFAR-10 in /nowhere" in result.output
 
 
 @pytest.mark.parametrize(

@@ -198,6 +198,32 @@ def test_resume_ignores_what_a_kill_left_behind(tmp_path):
     assert float(rows(tmp_path)[1]["loss"]) < 9
 
 
+def test_a_damaged_checkpoint_is_left_out_for_the_one_before(tmp_path):
+    with pytest.raises(TrainingInterrupted):
+        train(tiny_experiment(tmp_path), callbacks=[SignalAt(18)])
+    _, last = sorted((tmp_path / "checkpoints").glob("epoch-*"))
+    for file in last.glob("state*"):
+        file.write_bytes(file.read_bytes()[:20])
+    with pytest.warns(UserWarning, match=last.name):
+        train(tiny_experiment(tmp_path), resume=True)
+    assert [row["epoch"] for row in rows(tmp_path)] == ["1", "2"]
+
+
+def test_no_checkpoint_that_can_be_read(tmp_path):
+    with pytest.raises(TrainingInterrupted):
+        train(tiny_experiment(tmp_path), callbacks=[SignalAt(3)])
+    for file in (tmp_path / "checkpoints").glob("epoch-*/state*"):
+        file.write_bytes(b"")
+    with pytest.raises(TrainingError, match="--overwrite"), pytest.warns(UserWarning):
+        train(tiny_experiment(tmp_path), resume=True)
+
+
+def test_a_start_that_fails_leaves_no_run_behind(tmp_path):
+    with pytest.raises(UsageError, match="nope"):
+        train(tiny_experiment(tmp_path), network="DigitsNet", quantizer="nope")
+    train(tiny_experiment(tmp_path))
+
+
 class Poison(tf.keras.callbacks.Callback):
     """Makes a weight infinite after a number of steps."""
 
