@@ -35,8 +35,8 @@ class VerifyReport:
             the same output in Keras.
         tolerance: what `relative_difference` may be.
         different: the samples that disagree in top-1 or beyond the tolerance.
-        unstable: those of them for which Keras disagrees with itself in the same way when
-            inputs and biases change by a rounding error.
+        unstable: those of them for which Keras disagrees with itself when inputs and biases
+            change by a rounding error.
     """
 
     samples: int
