@@ -26,6 +26,8 @@ X86 = "platform_machine in 'x86_64 AMD64'"  # the only machines with LCE wheels
 CORE = [
     "tensorflow>=2.17,<2.20",
     "tf_keras>=2.17,<2.20",
+    # Older ones draw `randint(1, 1e9)` once seeded, which Python 3.12 refuses.
+    "tf_keras>=2.19,<2.20; python_version >= '3.12'",
     "numpy>=1.26,<2",
     "protobuf>=3.20.3,<3.21",
     "larq>=0.14,<0.15",
