@@ -53,20 +53,6 @@ def _instance(quantizer):
     return quantizer() if isinstance(quantizer, type) else quantizer
 
 
-def _set_role(quantizer: BinaryQuantizer, role: str) -> None:
-    if quantizer.role not in (None, role):
-        raise ValueError(
-            f"`{role}_quantizer` is a {type(quantizer).__name__} for {quantizer.role}s "
-            f"(role={quantizer.role!r}): make one with role={role!r}, or without a role."
-        )
-    if role == "input" and quantizer.alias == "mlp_classifier":
-        raise ValueError(
-            "The method 'mlp_classifier' has no quantizer for inputs: it binarizes kernels, and "
-            'its networks use input_quantizer="approx_sign".'
-        )
-    quantizer.role = role
-
-
 class _MethodLayer(tf.keras.layers.Layer):
     """What the layers share: the method's parts, and a scale per output channel."""
 
@@ -108,11 +94,11 @@ class _MethodLayer(tf.keras.layers.Layer):
             # Keras puts what layers hold into checkpoints, but not what constraints hold.
             self._constraint_state = self.kernel_constraint._hyperparameters
         if isinstance(self.activation, BinaryQuantizer):
-            _set_role(self.activation, "input")
+            self.activation.set_role("input")
         for role in ("input", "kernel"):
             part = getattr(self, f"{role}_quantizer")
             if isinstance(part, BinaryQuantizer):
-                _set_role(part, role)
+                part.set_role(role)
                 setattr(self, f"{role}_quantizer", join(part, self.name))
 
     def build(self, input_shape):

@@ -100,7 +100,9 @@ def _bake_layer(layer) -> tuple[Any, list[np.ndarray], str | None]:
         # As it is: Keras writes a function by a name that it may not find again.
         config["input_quantizer"] = layer.input_quantizer
     if not quantizers:
-        hidden = [part.name for part in _sublayers(layer) if _is_quantized(part)]
+        hidden = [
+            part.name for part in layer._flatten_layers(include_self=False) if _is_quantized(part)
+        ]
         if hidden:
             raise DeploymentError(
                 f"The layer {layer.name!r} ({type(layer).__name__}) holds quantized layers "
@@ -116,10 +118,6 @@ def _bake_layer(layer) -> tuple[Any, list[np.ndarray], str | None]:
     if isinstance(parts, str):
         return *_constant_kernels(layer, config, quantizers), parts
     return *_binary_layer(layer, config, *parts), None
-
-
-def _sublayers(layer) -> list:
-    return list(layer._flatten_layers(include_self=False))
 
 
 def _is_quantized(layer) -> bool:

@@ -155,12 +155,24 @@ class BinaryQuantizer(lq.quantizers.Quantizer):
         self._custom_metrics = metrics
         self._scope_metrics = list(lq.context.get_training_metrics())
 
+    def set_role(self, role: str) -> None:
+        """Says what is quantized, as a layer knows it.
+
+        # Raises
+            ValueError: if this instance is for the other role, or cannot have this one.
+        """
+        if self.role not in (None, role):
+            raise ValueError(
+                f"`{role}_quantizer` is a {type(self).__name__} for {self.role}s "
+                f"(role={self.role!r}): make one with role={role!r}, or without a role."
+            )
+        self.role = role
+
     def build(self, input_shape):
         shape = tuple(tf.TensorShape(input_shape).as_list())
-        if self.role is None:
-            # An activation function is called inside the scope too, but on a batch.
-            is_kernel = lq.context.should_quantize() and None not in shape
-            self.role = "kernel" if is_kernel else "input"
+        # An activation function is called inside the scope too, but on a batch.
+        is_kernel = lq.context.should_quantize() and None not in shape
+        self.set_role(self.role or ("kernel" if is_kernel else "input"))
         self._built_for = shape
         metrics = self._custom_metrics
         if metrics is None:

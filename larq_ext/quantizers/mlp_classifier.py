@@ -290,13 +290,16 @@ class MLPClassifier(BinaryQuantizer):
         self.scale = scale
         self.table_size = table_size
 
-    def build(self, input_shape):
-        super().build(input_shape)
-        if self.role == "input":
+    def set_role(self, role):
+        super().set_role(role)
+        if role == "input":
             raise ValueError(
                 "The method 'mlp_classifier' has no quantizer for inputs: it binarizes kernels, "
                 'and its networks use input_quantizer="approx_sign".'
             )
+
+    def build(self, input_shape):
+        super().build(input_shape)
         if self.hidden:
             u, v = self._draw_weights()
             self.u = self._parameter("u", u)
