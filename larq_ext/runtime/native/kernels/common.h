@@ -1,0 +1,39 @@
+// What every kernel file begins with.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <cstring>
+#include <utility>
+#include <vector>
+
+#include "../kernel.h"
+
+#define LARQ_EXT_INLINE static inline __attribute__((always_inline))
+#if defined(__clang__)
+#define LARQ_EXT_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define LARQ_EXT_UNROLL _Pragma("GCC unroll 16")
+#endif
+
+namespace larq_ext {
+
+// Calls `loop(iterations)` until `seconds` have passed; returns iterations a second.
+template <class Loop>
+double IterationsPerSecond(double seconds, Loop loop) {
+  using Clock = std::chrono::steady_clock;
+  constexpr int64_t kBatch = 100000;
+  double best = 0;
+  const auto start = Clock::now();
+  auto last = start;
+  do {
+    loop(kBatch);
+    const auto now = Clock::now();
+    const double rate = kBatch / std::chrono::duration<double>(now - last).count();
+    best = rate > best ? rate : best;  // the limit is what was reached undisturbed
+    last = now;
+  } while (std::chrono::duration<double>(last - start).count() < seconds);
+  return best;
+}
+
+}  // namespace larq_ext

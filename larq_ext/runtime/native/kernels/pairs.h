@@ -1,0 +1,163 @@
+// Convolution with a popcount on vectors, two words of 32 channels at a time.
+//
+// A lane is an output channel. Of the products p = a ^ b (two words of input against two of the
+// filter) a carry-save adder keeps the sum bit in `ones` and hands the carry to the popcount:
+//   ones' = ones ^ p1 ^ p2,  carry = majority(ones, p1, p2)
+// so there is one popcount for two products. The trick is where p2 comes from: it is never
+// computed. The plane holds (a1, a1 ^ a2) and the filter (b1, b1 ^ b2) instead of (a1, a2) and
+// (b1, b2), so ones' = ones ^ (a1 ^ a2) ^ (b1 ^ b2) is a single three-way XOR, and the carry
+// follows from ones, p1 and ones'. In all five operations for two products, not six.
+//
+// Included once by a kernel, which defines kLanes and the type Words with
+//   Broadcast(pointer), LoadWords(pointer), Xor(a, b), Xor3(a, b, c), Carry(ones, p, next),
+//   Count(words): the number of bits set in each lane, Add(a, b).
+
+using Sum = int32_t;
+constexpr int kBlock = 16;
+
+template <int kPixels, int kBlocks>
+void PairTile(const ConvPlan& plan, const uint8_t* const* corners, const uint8_t* filter,
+              int32_t* sums) {
+  Words twos[kPixels][kBlocks], ones[kPixels][kBlocks];
+  for (int p = 0; p < kPixels; ++p) {
+    for (int q = 0; q < kBlocks; ++q) twos[p][q] = ones[p][q] = Words{};
+  }
+  for (const ConvPlan::Step& step : plan.steps) {
+    Words first[kBlocks], both[kBlocks];
+    for (int q = 0; q < kBlocks; ++q) {
+      first[q] = LoadWords(filter + q * plan.block_bytes);
+      both[q] = LoadWords(filter + q * plan.block_bytes + 4 * kBlock);
+    }
+    filter += 8 * kBlock;
+    LARQ_EXT_UNROLL
+    for (int p = 0; p < kPixels; ++p) {
+      const Words a = Broadcast(corners[p] + step.first);
+      const Words aa = Broadcast(corners[p] + step.second);
+      LARQ_EXT_UNROLL
+      for (int q = 0; q < kBlocks; ++q) {
+        const Words next = Xor3(ones[p][q], aa, both[q]);
+        twos[p][q] = Add(twos[p][q], Count(Carry(ones[p][q], Xor(a, first[q]), next)));
+        ones[p][q] = next;
+      }
+    }
+  }
+  for (int p = 0; p < kPixels; ++p) {
+    for (int q = 0; q < kBlocks; ++q) {
+      StoreWords(sums + p * kTileBlocks * kBlock + q * kBlock,
+                 Add(Add(twos[p][q], twos[p][q]), Count(ones[p][q])));
+    }
+  }
+}
+
+template <int kBlocks>
+void PairTiles(const ConvPlan& plan, int pixels, const uint8_t* const* corners,
+               const uint8_t* filter, int32_t* sums) {
+  switch (pixels) {
+    case 1:
+      return PairTile<1, kBlocks>(plan, corners, filter, sums);
+    case 2:
+      return PairTile<2, kBlocks>(plan, corners, filter, sums);
+#if LARQ_EXT_TILE_PIXELS > 2
+    case 3:
+      return PairTile<3, kBlocks>(plan, corners, filter, sums);
+    case 4:
+      return PairTile<4, kBlocks>(plan, corners, filter, sums);
+    case 5:
+      return PairTile<5, kBlocks>(plan, corners, filter, sums);
+    case 6:
+      return PairTile<6, kBlocks>(plan, corners, filter, sums);
+#endif
+  }
+}
+
+void Tile(const ConvPlan& plan, int pixels, int blocks, const uint8_t* const* corners,
+          const uint8_t* filter, int32_t* sums) {
+  static_assert(kTileBlocks == 2, "two cases below");
+  if (blocks == 2) {
+    PairTiles<2>(plan, pixels, corners, filter, sums);
+  } else {
+    PairTiles<1>(plan, pixels, corners, filter, sums);
+  }
+}
+
+// With an odd number of words the last one pairs with the last one of the filter's next tap to the
+// right, which the plane keeps in one more cell. A word without a partner pairs with nothing: as
+// a1 ^ 0 = a1, both its cells are the same.
+void PreparePairs(const uint32_t* filter, ConvPlan* plan) {
+  const ConvShape& shape = plan->shape;
+  const int words = shape.group_words();
+  const int cells = (words + 1) / 2 * 2;
+  plan->group_bytes = 4 * cells;
+  plan->pixel_bytes = plan->group_bytes * shape.groups;
+  plan->blocks = (shape.group_channels_out + kBlock - 1) / kBlock;
+
+  // For each step the words of the filter, counted within one output channel; -1 is no word.
+  std::vector<std::pair<int, int>> pairs;
+  plan->steps.clear();
+  for (int y = 0; y < shape.filter_height; ++y) {
+    for (int x = 0; x < shape.filter_width; ++x) {
+      const int tap = y * shape.filter_width + x;
+      const int32_t at = (y * shape.dilation_height * shape.plane_width() +
+                          x * shape.dilation_width) * plan->pixel_bytes;
+      for (int word = 0; word + 1 < words; word += 2) {
+        plan->steps.push_back({at + 4 * word, at + 4 * word + 4});
+        pairs.push_back({tap * words + word, tap * words + word + 1});
+      }
+      if (words % 2 == 0 || x % 2 == 1) continue;
+      const int last = words - 1;
+      const bool alone = x + 1 == shape.filter_width;
+      plan->steps.push_back({at + 4 * last, at + 4 * (alone ? last : last + 1)});
+      pairs.push_back({tap * words + last, alone ? -1 : (tap + 1) * words + last});
+    }
+  }
+
+  plan->block_bytes = pairs.size() * 8 * kBlock;
+  plan->AllocateFilter();
+  const int64_t channel_words = int64_t{shape.taps()} * words;
+  for (int group = 0; group < shape.groups; ++group) {
+    for (int channel = 0; channel < shape.group_channels_out; ++channel) {
+      const uint32_t* from =
+          filter + (int64_t{group} * shape.group_channels_out + channel) * channel_words;
+      uint32_t* to = reinterpret_cast<uint32_t*>(
+                         plan->filter + (int64_t{group} * plan->blocks + channel / kBlock) *
+                                            plan->block_bytes) + channel % kBlock;
+      for (const auto& pair : pairs) {
+        to[0] = from[pair.first];
+        to[kBlock] = pair.second < 0 ? to[0] : to[0] ^ from[pair.second];
+        to += 2 * kBlock;
+      }
+    }
+  }
+}
+
+void FillPairs(const ConvPlan& plan, const uint32_t* row, int left, int width, uint8_t* cells) {
+  const ConvShape& shape = plan.shape;
+  const int words = shape.group_words();
+  const int all = shape.plane_width();
+  uint32_t* const start = reinterpret_cast<uint32_t*>(cells);
+  const int64_t pixel_cells = plan.pixel_bytes / 4;
+  std::memset(start, 0, static_cast<size_t>(left * pixel_cells) * 4);
+  uint32_t* to = start + left * pixel_cells;
+  std::memset(to + width * pixel_cells, 0,
+              static_cast<size_t>((all - left - width) * pixel_cells) * 4);
+  if (words % 2 == 0) {
+    const int64_t count = width * pixel_cells;
+    for (int64_t i = 0; i < count; i += 2) {
+      to[i] = row[i];
+      to[i + 1] = row[i] ^ row[i + 1];
+    }
+    return;
+  }
+  for (int64_t i = 0; i < int64_t{width} * shape.groups; ++i, row += words, to += words + 1) {
+    for (int word = 0; word + 1 < words; word += 2) {
+      to[word] = row[word];
+      to[word + 1] = row[word] ^ row[word + 1];
+    }
+    to[words - 1] = row[words - 1];
+  }
+  // The partner may be an empty pixel, and empty pixels have partners too.
+  const int64_t reach = shape.dilation_width * pixel_cells;
+  for (int64_t i = words - 1; i < all * pixel_cells; i += words + 1) {
+    start[i + 1] = start[i] ^ (i + reach < all * pixel_cells ? start[i + reach] : 0);
+  }
+}

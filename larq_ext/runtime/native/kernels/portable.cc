@@ -1,0 +1,96 @@
+// Plain C++ for any CPU, and the judge of the others in tests.
+#include "common.h"
+
+#if defined(__clang__)
+#pragma STDC FP_CONTRACT OFF
+#else
+#pragma GCC optimize("fp-contract=off")
+#endif
+
+namespace larq_ext {
+namespace portable {
+
+constexpr int kLanes = 4;
+constexpr int kTileBlocks = 2;
+#define LARQ_EXT_TILE_PIXELS 2
+constexpr int kTilePixels = LARQ_EXT_TILE_PIXELS;
+
+typedef int32_t Mask __attribute__((vector_size(16)));
+LARQ_EXT_INLINE uint32_t NonZeroLanes(Mask mask) {
+  return (mask[0] & 1) | (mask[1] & 2) | (mask[2] & 4) | (mask[3] & 8);
+}
+
+#include "vectors.h"
+
+// 16 lanes, as four vectors that any compiler can place.
+typedef uint32_t Quarter __attribute__((vector_size(16)));
+struct Words {
+  Quarter quarters[4] = {};
+};
+LARQ_EXT_INLINE Words Broadcast(const uint8_t* from) {
+  uint32_t word;
+  __builtin_memcpy(&word, from, sizeof word);
+  Words words;
+  for (Quarter& quarter : words.quarters) quarter = Quarter{} + word;
+  return words;
+}
+LARQ_EXT_INLINE Words LoadWords(const uint8_t* from) { return Load<Words>(from); }
+LARQ_EXT_INLINE void StoreWords(int32_t* to, const Words& words) { Store(to, words); }
+
+#define LARQ_EXT_BY_QUARTER(expression)      \
+  Words result;                              \
+  for (int i = 0; i < 4; ++i) {              \
+    result.quarters[i] = expression;         \
+  }                                          \
+  return result
+
+LARQ_EXT_INLINE Words Xor(const Words& a, const Words& b) {
+  LARQ_EXT_BY_QUARTER(a.quarters[i] ^ b.quarters[i]);
+}
+LARQ_EXT_INLINE Words Xor3(const Words& a, const Words& b, const Words& c) {
+  LARQ_EXT_BY_QUARTER(a.quarters[i] ^ b.quarters[i] ^ c.quarters[i]);
+}
+LARQ_EXT_INLINE Words Add(const Words& a, const Words& b) {
+  LARQ_EXT_BY_QUARTER(a.quarters[i] + b.quarters[i]);
+}
+// Where `ones` and `product` differ, the carry is the opposite of `next`; elsewhere it is `ones`.
+LARQ_EXT_INLINE Words Carry(const Words& ones, const Words& product, const Words& next) {
+  LARQ_EXT_BY_QUARTER(ones.quarters[i] ^ ((ones.quarters[i] ^ product.quarters[i]) &
+                                          ~(ones.quarters[i] ^ next.quarters[i])));
+}
+LARQ_EXT_INLINE Quarter CountQuarter(Quarter x) {
+  x -= x >> 1 & 0x55555555u;
+  x = (x & 0x33333333u) + (x >> 2 & 0x33333333u);
+  x = (x + (x >> 4)) & 0x0f0f0f0fu;
+  x += x >> 8;
+  return (x + (x >> 16)) & 0x3fu;
+}
+LARQ_EXT_INLINE Words Count(const Words& words) {
+  LARQ_EXT_BY_QUARTER(CountQuarter(words.quarters[i]));
+}
+
+#include "pairs.h"
+#include "driver.h"
+
+double Peak(double) { return 0; }  // there is no single instruction to compare with
+
+bool Supported() { return true; }
+
+}  // namespace portable
+
+extern const Kernel kPortableKernel;
+const Kernel kPortableKernel = {
+    "portable",
+    portable::Supported,
+    portable::PreparePairs,
+    portable::FillPairs,
+    portable::Run,
+    portable::kTileChannels,
+    INT32_MAX / 2,
+    portable::PackFloat,
+    portable::PackInt8,
+    portable::FinishRows,
+    portable::Peak,
+};
+
+}  // namespace larq_ext
