@@ -2,8 +2,12 @@
 
 import pathlib
 import re
+from concurrent.futures import ThreadPoolExecutor
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
 
 ROOT = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "larq_ext" / "_version.py").read_text()).group(
@@ -57,6 +61,60 @@ INSTALL = CORE + EXTRAS["deploy"] + EXTRAS["plots"] + EXTRAS["demo"]
 EXTRAS["test"] += EXTRAS["zoo"] + EXTRAS["recipes"]
 EXTRAS["all"] = sorted({line for lines in EXTRAS.values() for line in lines})
 
+NATIVE = "larq_ext/runtime/native"
+# No flags for an instruction set: the sources choose among theirs when they run.
+FLAGS = ["-O3", "-g0", "-std=c++17", "-fvisibility=hidden", "-pthread"]
+DELEGATE = Extension(
+    "larq_ext.runtime.liblarq_ext_delegate",
+    sources=sorted(
+        path.as_posix()
+        for path in pathlib.Path(NATIVE).rglob("*.cc")
+        if not any(part.startswith("test") for part in path.relative_to(NATIVE).parts[:-1])
+    ),
+    include_dirs=[NATIVE],
+    extra_compile_args=FLAGS,
+    extra_link_args=["-pthread"],
+    optional=True,  # without a compiler the rest is installed, and says so when it is used
+)
+
+
+class BuildDelegate(build_ext):
+    """Builds a library that TensorFlow Lite loads; it is no Python module."""
+
+    def get_ext_filename(self, fullname: str) -> str:
+        return f"{fullname.replace('.', '/')}.so"
+
+    def build_extension(self, ext: Extension) -> None:
+        library = pathlib.Path(self.get_ext_fullpath(ext.name))
+        library.unlink(missing_ok=True)  # what is left of an older build must not be installed
+        if self.compiler.compiler_type == "msvc":
+            raise CompileError("the native kernels need GCC or Clang")
+
+        def compiled(source: str) -> list[str]:
+            return self.compiler.compile(
+                [source],
+                output_dir=self.build_temp,
+                include_dirs=ext.include_dirs,
+                extra_preargs=ext.extra_compile_args,
+            )
+
+        with ThreadPoolExecutor(2) as pool:
+            objects = [file for files in pool.map(compiled, ext.sources) for file in files]
+        self.compiler.link_shared_object(
+            objects,
+            str(library),
+            extra_postargs=ext.extra_link_args,
+            target_lang="c++",
+        )
+
+
+class WheelForAnyPython(bdist_wheel):
+    """The library knows nothing of Python, so its wheel serves every version on its platform."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        return "py3", "none", super().get_tag()[2]
+
+
 setup(
     name="larq-ext",
     version=VERSION,
@@ -68,6 +126,8 @@ setup(
     package_dir=FOLDERS,
     packages=PACKAGES,
     package_data={"larq_ext": ["py.typed"]},
+    ext_modules=[DELEGATE],
+    cmdclass={"build_ext": BuildDelegate, "bdist_wheel": WheelForAnyPython},
     install_requires=INSTALL,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["larq-ext=larq_ext.cli:main"]},

@@ -13,6 +13,24 @@ _FIRST = (
 )
 
 
+def has_tensorflow() -> bool:
+    """Whether TensorFlow is installed."""
+    return importlib.util.find_spec("tensorflow") is not None
+
+
+def require_tensorflow() -> None:
+    """Says what to install where TensorFlow is missing.
+
+    # Raises
+        ImportError: if TensorFlow is not installed.
+    """
+    if not has_tensorflow():
+        raise ImportError(
+            "larq_ext needs TensorFlow for this: type `pip install larq-ext` without `--no-deps`. "
+            "(Only `larq_ext.runtime` works without it.)"
+        )
+
+
 def use_legacy_keras() -> None:
     """Lets `tf.keras` stand for `tf_keras`, or says in one sentence why it cannot.
 
@@ -23,8 +41,6 @@ def use_legacy_keras() -> None:
         ImportError: if `tf_keras` is missing, Keras 3 is already in use, or the environment
             forbids Keras 2.
     """
-    if importlib.util.find_spec("tensorflow") is None:
-        raise ImportError("larq_ext needs TensorFlow: type `pip install 'tensorflow>=2.17,<2.20'`.")
     if importlib.util.find_spec("tf_keras") is None:
         raise ImportError(f"larq_ext needs Keras 2, which is not installed: type `{_INSTALL}`.")
     if _is_legacy():

@@ -97,9 +97,9 @@ FAILS = {
         ["Keras 2, which is not installed", "pip install 'tf_keras>=2.17,<2.20'"],
     ),
     "no tensorflow": (
-        WITHOUT.format("tensorflow") + "import larq_ext",
+        WITHOUT.format("tensorflow") + "import larq_ext\nlarq_ext.layers",
         {},
-        ["needs TensorFlow", "pip install 'tensorflow"],
+        ["needs TensorFlow", "pip install larq-ext", "larq_ext.runtime"],
     ),
 }
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
+
+if TYPE_CHECKING:
+    from larq_ext.runtime.interpreter import EngineName
 
 # Files agree to about 1e-5 of the output's scale; one activation whose sign turned changes an
 # output by 1e-3 and more.
@@ -114,6 +117,7 @@ def verify(
     batch_size: int = 128,
     tolerance: float = DEFAULT_TOLERANCE,
     verbose: int = 0,
+    engine: EngineName = "auto",
 ) -> VerifyReport:
     """Runs the Keras model and the converted file on the same inputs and compares the outputs.
 
@@ -124,8 +128,9 @@ def verify(
     differs is therefore tried again in Keras alone, with inputs and biases changed by a relative
     1e-5: if Keras then disagrees with itself, the sample is called unstable and proves nothing.
     A wrong conversion shows in the others. Untrained networks with zero padding can be unstable
-    throughout: a sum of exactly zero stays zero in Keras as long as batch normalization adds
-    nothing, while the engine's correction of the border rounds it to a tiny number.
+    throughout in Larq Compute Engine: a sum of exactly zero stays zero in Keras as long as batch
+    normalization adds nothing, while the engine's correction of the border rounds it to a tiny
+    number.
 
     # Arguments
         model: the Keras model, as trained or baked.
@@ -135,6 +140,8 @@ def verify(
         tolerance: the largest difference allowed, relative to the largest absolute value of
             the output in Keras over all samples.
         verbose: 1 shows a progress bar.
+        engine: what runs the file: `"native"`, `"lce"` or `"auto"`, as in
+            `larq_ext.runtime.Interpreter`.
 
     # Returns
         The report; `ok` if for every sample top-1 is equal and the difference is within the
@@ -143,8 +150,7 @@ def verify(
     # Raises
         ValueError: if the file's inputs or outputs have other shapes than the model's.
     """
-    # The runtime reads files with a module of this package, so it is imported when needed.
-    from larq_ext.runtime import Interpreter
+    from larq_ext.runtime import Interpreter  # `deploy` itself needs no runtime
 
     if tolerance < 0 or batch_size < 1:
         raise ValueError(
@@ -153,7 +159,7 @@ def verify(
         )
     several = isinstance(inputs, (list, tuple))
     arrays = [np.asarray(array) for array in (inputs if several else [inputs])]
-    interpreter = Interpreter(flatbuffer)
+    interpreter = Interpreter(flatbuffer, engine=engine)
     actual = _as_list(interpreter.predict(arrays, verbose=verbose))
     if not len(actual[0]):
         raise ValueError("There is nothing to compare: inputs hold no sample.")

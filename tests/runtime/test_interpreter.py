@@ -1,4 +1,7 @@
-"""The interpreter: what it accepts, what it refuses and with which words."""
+"""The interpreter: what it accepts, what it refuses and with which words, on both engines."""
+
+import threading
+import warnings
 
 import larq as lq
 import numpy as np
@@ -6,7 +9,8 @@ import pytest
 import tensorflow as tf
 
 from larq_ext.deploy.convert import convert
-from larq_ext.runtime import Interpreter
+from larq_ext.runtime import EngineError, Interpreter, delegate, library_path
+from larq_ext.runtime import interpreter as module
 
 lce = pytest.importorskip("larq_compute_engine")
 
@@ -34,16 +38,32 @@ def flatbuffer(model) -> bytes:
     return lce.convert_keras_model(model)
 
 
-@pytest.fixture(scope="module")
-def interpreter(flatbuffer) -> Interpreter:
-    return Interpreter(flatbuffer)
+@pytest.fixture(scope="module", params=["native", "lce"])
+def engine(request) -> str:
+    if request.param == "native":
+        try:
+            library_path()
+        except EngineError:
+            pytest.skip("the native library is not built")
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def pair():
-    """A model with two inputs and two outputs, and its interpreter."""
+def interpreter(flatbuffer, engine) -> Interpreter:
+    return Interpreter(flatbuffer, engine=engine)
+
+
+@pytest.fixture(scope="module")
+def two_by_two():
+    """A model with two inputs and two outputs, and its file."""
     model = build()
-    return model, Interpreter(convert(model).flatbuffer)
+    return model, convert(model).flatbuffer
+
+
+@pytest.fixture(scope="module")
+def pair(two_by_two, engine):
+    model, flatbuffer = two_by_two
+    return model, Interpreter(flatbuffer, engine=engine)
 
 
 @pytest.fixture
@@ -55,18 +75,19 @@ def test_it_computes_what_keras_computes(model, interpreter, x):
     np.testing.assert_array_equal(interpreter.predict(x), model.predict(x, verbose=0))
 
 
-def test_its_properties(interpreter):
+def test_its_properties(interpreter, engine):
+    assert interpreter.engine == engine
     assert interpreter.input_shapes == [(1, 4, 5, 3)]
     assert interpreter.output_shapes == [(1, 2, 3, 6)]
     assert interpreter.input_types == [np.float32]
     assert interpreter.output_types == [np.float32]
 
 
-def test_threads_and_paths(flatbuffer, tmp_path, model, x):
+def test_threads_and_paths(flatbuffer, engine, tmp_path, model, x):
     path = tmp_path / "model.tflite"
     path.write_bytes(flatbuffer)
     for source in (path, str(path)):
-        result = Interpreter(source, num_threads=2).predict(x)
+        result = Interpreter(source, num_threads=2, engine=engine).predict(x)
         np.testing.assert_array_equal(result, model.predict(x, verbose=0))
 
 
@@ -153,7 +174,7 @@ def test_other_things_are_refused(interpreter, bad):
         interpreter.predict(bad)
 
 
-def test_int8_models_demand_int8(model, x):
+def test_int8_models_demand_int8(model, engine, x):
     with pytest.warns(UserWarning, match="latency tests"):
         flatbuffer = lce.convert_keras_model(
             model,
@@ -161,9 +182,12 @@ def test_int8_models_demand_int8(model, x):
             inference_output_type=tf.int8,
             experimental_default_int8_range=(-9.0, 9.0),
         )
-    interpreter = Interpreter(flatbuffer)
+    interpreter = Interpreter(flatbuffer, engine=engine)
     assert interpreter.input_types == [np.int8]
-    assert interpreter.predict(x.astype(np.int8)).shape == (7, 2, 3, 6)
+    np.testing.assert_array_equal(
+        interpreter.predict(x.astype(np.int8)),
+        Interpreter(flatbuffer, engine="lce").predict(x.astype(np.int8)),
+    )
     for dtype in ("float32", "uint8"):
         with pytest.raises(ValueError, match=r"must be int8.*round\(x / "):
             interpreter.predict(x.astype(dtype))
@@ -185,3 +209,100 @@ def test_other_files_are_refused_before_native_code(tmp_path, content):
 def test_a_progress_bar_is_shown_on_request(interpreter, x, capsys):
     interpreter.predict(x, verbose=1)
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:100], lambda data: data[:-100]])
+def test_a_damaged_file_is_refused(flatbuffer, engine, damage):
+    if engine == "lce":
+        pytest.skip("Larq Compute Engine does not verify files")
+    with pytest.raises(ValueError, match="cannot load this model"):
+        Interpreter(damage(flatbuffer), engine=engine)
+
+
+def test_a_model_without_a_batch_is_refused(engine):
+    scalar = tf.lite.TFLiteConverter.from_concrete_functions(
+        [tf.function(lambda x: x + 1.0).get_concrete_function(tf.TensorSpec((), tf.float32))]
+    )
+    with pytest.raises(ValueError, match="no input with a batch dimension"):
+        Interpreter(scalar.convert(), engine=engine)
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["resizable", "fixed"])
+def four(request):
+    """A model for batches of four, its file, and whether its graph allows no other batch."""
+    inputs = tf.keras.Input((4, 5, 3), batch_size=4)
+    outputs = lq.layers.QuantConv2D(
+        6, 3, input_quantizer="ste_sign", kernel_quantizer="ste_sign", use_bias=False
+    )(inputs)
+    if request.param:
+        outputs = tf.reshape(outputs, (4, 36))
+    model = tf.keras.Model(inputs, outputs)
+    return model, lce.convert_keras_model(model), request.param
+
+
+def test_samples_beyond_the_batch_of_the_file(four, engine, x):
+    model, flatbuffer, is_fixed = four
+    interpreter = Interpreter(flatbuffer, engine=engine)
+    expected = model.predict(np.concatenate([x, x[:1]]), batch_size=4)
+    if is_fixed or engine == "lce":
+        with pytest.raises(ValueError, match=r"takes batches of 4.*no multiple"):
+            interpreter.predict(x)
+    else:
+        np.testing.assert_array_equal(interpreter.predict(x), expected[:7])
+        np.testing.assert_array_equal(interpreter.predict(x[:1]), expected[:1])
+    np.testing.assert_array_equal(interpreter.predict(np.concatenate([x, x[:1]])), expected)
+    assert interpreter.input_shapes == [(4, 4, 5, 3)]
+
+
+def test_threads_share_an_interpreter_or_have_their_own(flatbuffer, interpreter, engine, x):
+    expected = [interpreter.predict(x), interpreter.predict(-x)]
+    own = [Interpreter(flatbuffer, num_threads=2, engine=engine) for _ in range(2)]
+    wrong = []
+
+    def work(number: int) -> None:
+        for _ in range(50):
+            for candidate in (interpreter, own[number]):
+                result = candidate.predict([x, -x][number])
+                if not np.array_equal(result, expected[number]):
+                    wrong.append(candidate)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_engine_and_kernel_are_checked(flatbuffer):
+    with pytest.raises(ValueError, match="engine must be 'auto', 'native' or 'lce', not 'gpu'"):
+        Interpreter(flatbuffer, engine="gpu")
+    with pytest.raises(ValueError, match="kernel='avx2' is one of the native engine's"):
+        Interpreter(flatbuffer, engine="lce", kernel="avx2")
+
+
+@pytest.fixture
+def no_library(monkeypatch, tmp_path):
+    monkeypatch.setattr(delegate, "_LIBRARY", tmp_path / "gone.so")
+    module._warn_once.cache_clear()
+
+
+def test_without_the_library_it_warns_once_and_falls_back(no_library, flatbuffer):
+    with pytest.warns(UserWarning, match=r"times slower.*install a C\+\+17 compiler") as seen:
+        assert Interpreter(flatbuffer).engine == "lce"
+    assert seen[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert Interpreter(flatbuffer).kernel in ("indirect", "default")
+
+
+def test_what_was_asked_for_is_not_replaced(no_library, flatbuffer):
+    for arguments in ({"engine": "native"}, {"kernel": "portable"}):
+        with pytest.raises(EngineError, match=r"gone\.so is missing.*pip install"):
+            Interpreter(flatbuffer, **arguments)
+
+
+def test_without_any_engine_one_error_says_what_to_install(no_library, flatbuffer, monkeypatch):
+    monkeypatch.setattr(module, "is_installed", lambda: False)
+    with pytest.raises(EngineError, match=r"C\+\+17 compiler.*Larq Compute Engine.*not installed"):
+        Interpreter(flatbuffer)

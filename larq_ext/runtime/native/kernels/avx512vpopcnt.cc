@@ -46,7 +46,6 @@ LARQ_EXT_INLINE Words Broadcast(const uint8_t* from) {
 }
 LARQ_EXT_INLINE Words LoadWords(const uint8_t* from) { return _mm512_loadu_si512(from); }
 LARQ_EXT_INLINE void StoreWords(int32_t* to, Words words) { _mm512_storeu_si512(to, words); }
-LARQ_EXT_INLINE Words Xor(Words a, Words b) { return _mm512_xor_si512(a, b); }
 LARQ_EXT_INLINE Words Add(Words a, Words b) { return _mm512_add_epi32(a, b); }
 LARQ_EXT_INLINE Words Count(Words words) { return _mm512_popcnt_epi32(words); }
 
@@ -58,11 +57,12 @@ constexpr int TruthTable(Function function) {
   return table;
 }
 constexpr int XorOfThree(int a, int b, int c) { return a ^ b ^ c; }
-// `next` = ones ^ product ^ other; where ones and product agree they are the majority, elsewhere
-// `other` is, and it is the opposite of `next`.
+// Where ones and product agree they are the majority of the three; elsewhere the third is, and it
+// is the opposite of next = ones ^ product ^ third.
 constexpr int CarryOf(int ones, int product, int next) {
   return ones == product ? ones : 1 - next;
 }
+
 #if defined(LARQ_EXT_SIMDE)
 // SIMDe 0.7 has no VPTERNLOG; the table is applied bit by bit.
 template <int kTable>
@@ -71,25 +71,35 @@ Words Ternary(Words a, Words b, Words c) {
   const Words all = _mm512_set1_epi32(-1);
   for (int i = 0; i < 8; ++i) {
     if ((kTable >> i & 1) == 0) continue;
-    Words term = i & 4 ? a : Xor(a, all);
-    term = _mm512_and_si512(term, i & 2 ? b : Xor(b, all));
-    term = _mm512_and_si512(term, i & 1 ? c : Xor(c, all));
+    Words term = i & 4 ? a : _mm512_xor_si512(a, all);
+    term = _mm512_and_si512(term, i & 2 ? b : _mm512_xor_si512(b, all));
+    term = _mm512_and_si512(term, i & 1 ? c : _mm512_xor_si512(c, all));
     result = _mm512_or_si512(result, term);
   }
   return result;
 }
+LARQ_EXT_INLINE void AddPair(Words a, Words aa, Words b, Words bb, Words* ones, Words* twos) {
+  const Words next = Ternary<TruthTable(XorOfThree)>(*ones, aa, bb);
+  const Words carry = Ternary<TruthTable(CarryOf)>(*ones, _mm512_xor_si512(a, b), next);
+  *twos = Add(*twos, Count(carry));
+  *ones = next;
+}
 #else
-template <int kTable>
-LARQ_EXT_INLINE Words Ternary(Words a, Words b, Words c) {
-  return _mm512_ternarylogic_epi32(a, b, c, kTable);
+// Written out, because with 12 pairs of sums and 8 operands every register is taken, and compilers
+// that schedule the steps themselves spill sums to memory. The copy costs no execution unit.
+LARQ_EXT_INLINE void AddPair(Words a, Words aa, Words b, Words bb, Words* ones, Words* twos) {
+  Words carry, product;
+  asm("vmovdqa64 %[ones], %[carry]\n\t"
+      "vpternlogd %[sum_table], %[bb], %[aa], %[ones]\n\t"
+      "vpxord %[b], %[a], %[product]\n\t"
+      "vpternlogd %[carry_table], %[ones], %[product], %[carry]\n\t"
+      "vpopcntd %[carry], %[carry]\n\t"
+      "vpaddd %[carry], %[twos], %[twos]"
+      : [ones] "+v"(*ones), [twos] "+v"(*twos), [carry] "=&v"(carry), [product] "=&v"(product)
+      : [a] "v"(a), [aa] "v"(aa), [b] "v"(b), [bb] "v"(bb),
+        [sum_table] "n"(TruthTable(XorOfThree)), [carry_table] "n"(TruthTable(CarryOf)));
 }
 #endif
-LARQ_EXT_INLINE Words Xor3(Words a, Words b, Words c) {
-  return Ternary<TruthTable(XorOfThree)>(a, b, c);
-}
-LARQ_EXT_INLINE Words Carry(Words ones, Words product, Words next) {
-  return Ternary<TruthTable(CarryOf)>(ones, product, next);
-}
 
 #include "pairs.h"
 #include "driver.h"

@@ -9,8 +9,9 @@
 // follows from ones, p1 and ones'. In all five operations for two products, not six.
 //
 // Included once by a kernel, which defines kLanes and the type Words with
-//   Broadcast(pointer), LoadWords(pointer), Xor(a, b), Xor3(a, b, c), Carry(ones, p, next),
-//   Count(words): the number of bits set in each lane, Add(a, b).
+//   Broadcast(pointer), LoadWords(pointer), StoreWords(pointer, words), Add(a, b),
+//   Count(words), the number of bits set in each lane, and
+//   AddPair(a1, a1 ^ a2, b1, b1 ^ b2, &ones, &twos), the step above; twos sums up the carries.
 
 using Sum = int32_t;
 constexpr int kBlock = 16;
@@ -19,11 +20,14 @@ template <int kPixels, int kBlocks>
 void PairTile(const ConvPlan& plan, const uint8_t* const* corners, const uint8_t* filter,
               int32_t* sums) {
   Words twos[kPixels][kBlocks], ones[kPixels][kBlocks];
+  LARQ_EXT_UNROLL
   for (int p = 0; p < kPixels; ++p) {
+    LARQ_EXT_UNROLL
     for (int q = 0; q < kBlocks; ++q) twos[p][q] = ones[p][q] = Words{};
   }
   for (const ConvPlan::Step& step : plan.steps) {
     Words first[kBlocks], both[kBlocks];
+    LARQ_EXT_UNROLL
     for (int q = 0; q < kBlocks; ++q) {
       first[q] = LoadWords(filter + q * plan.block_bytes);
       both[q] = LoadWords(filter + q * plan.block_bytes + 4 * kBlock);
@@ -35,13 +39,13 @@ void PairTile(const ConvPlan& plan, const uint8_t* const* corners, const uint8_t
       const Words aa = Broadcast(corners[p] + step.second);
       LARQ_EXT_UNROLL
       for (int q = 0; q < kBlocks; ++q) {
-        const Words next = Xor3(ones[p][q], aa, both[q]);
-        twos[p][q] = Add(twos[p][q], Count(Carry(ones[p][q], Xor(a, first[q]), next)));
-        ones[p][q] = next;
+        AddPair(a, aa, first[q], both[q], &ones[p][q], &twos[p][q]);
       }
     }
   }
+  LARQ_EXT_UNROLL
   for (int p = 0; p < kPixels; ++p) {
+    LARQ_EXT_UNROLL
     for (int q = 0; q < kBlocks; ++q) {
       StoreWords(sums + p * kTileBlocks * kBlock + q * kBlock,
                  Add(Add(twos[p][q], twos[p][q]), Count(ones[p][q])));

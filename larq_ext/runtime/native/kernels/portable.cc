@@ -44,19 +44,8 @@ LARQ_EXT_INLINE void StoreWords(int32_t* to, const Words& words) { Store(to, wor
   }                                          \
   return result
 
-LARQ_EXT_INLINE Words Xor(const Words& a, const Words& b) {
-  LARQ_EXT_BY_QUARTER(a.quarters[i] ^ b.quarters[i]);
-}
-LARQ_EXT_INLINE Words Xor3(const Words& a, const Words& b, const Words& c) {
-  LARQ_EXT_BY_QUARTER(a.quarters[i] ^ b.quarters[i] ^ c.quarters[i]);
-}
 LARQ_EXT_INLINE Words Add(const Words& a, const Words& b) {
   LARQ_EXT_BY_QUARTER(a.quarters[i] + b.quarters[i]);
-}
-// Where `ones` and `product` differ, the carry is the opposite of `next`; elsewhere it is `ones`.
-LARQ_EXT_INLINE Words Carry(const Words& ones, const Words& product, const Words& next) {
-  LARQ_EXT_BY_QUARTER(ones.quarters[i] ^ ((ones.quarters[i] ^ product.quarters[i]) &
-                                          ~(ones.quarters[i] ^ next.quarters[i])));
 }
 LARQ_EXT_INLINE Quarter CountQuarter(Quarter x) {
   x -= x >> 1 & 0x55555555u;
@@ -67,6 +56,19 @@ LARQ_EXT_INLINE Quarter CountQuarter(Quarter x) {
 }
 LARQ_EXT_INLINE Words Count(const Words& words) {
   LARQ_EXT_BY_QUARTER(CountQuarter(words.quarters[i]));
+}
+
+LARQ_EXT_INLINE void AddPair(const Words& a, const Words& aa, const Words& b, const Words& bb,
+                             Words* ones, Words* twos) {
+  for (int i = 0; i < 4; ++i) {
+    const Quarter old = ones->quarters[i];
+    const Quarter product = a.quarters[i] ^ b.quarters[i];
+    const Quarter next = old ^ aa.quarters[i] ^ bb.quarters[i];
+    // Where `old` and `product` agree they are the majority of the three; elsewhere the third is,
+    // and it is the opposite of `next`.
+    twos->quarters[i] += CountQuarter(old ^ ((old ^ product) & ~(old ^ next)));
+    ones->quarters[i] = next;
+  }
 }
 
 #include "pairs.h"
