@@ -100,12 +100,15 @@ class BuildDelegate(build_ext):
 
         with ThreadPoolExecutor(2) as pool:
             objects = [file for files in pool.map(compiled, ext.sources) for file in files]
+        # Linked beside its place and moved: nobody ever loads half a library.
+        unfinished = library.with_suffix(".tmp")
         self.compiler.link_shared_object(
             objects,
-            str(library),
+            str(unfinished),
             extra_postargs=ext.extra_link_args,
             target_lang="c++",
         )
+        unfinished.replace(library)
 
 
 class WheelForAnyPython(bdist_wheel):

@@ -96,6 +96,7 @@ def main() -> None:
       larq-ext convert model.keras -o model.tflite       fails unless every layer is binary
       larq-ext audit model.tflite --model model.keras    what became of each layer
       larq-ext verify model.keras model.tflite           does it compute the same?
+      larq-ext benchmark model.keras                     how fast, against int8 and float32?
 
     Exit codes: 0 done, 1 a check failed, 2 wrong use.
     """
@@ -220,6 +221,13 @@ def audit(file: Path, model: str | None, as_json: bool) -> None:
     type=click.FloatRange(min=0),
     help="The largest difference allowed, relative to the largest output.",
 )
+@click.option(
+    "--engine",
+    type=click.Choice(["auto", "native", "lce"]),
+    default="auto",
+    show_default=True,
+    help="What runs FILE: our native kernels or Larq Compute Engine.",
+)
 @_json_option
 def verify(
     model: str,
@@ -228,6 +236,7 @@ def verify(
     samples: int,
     seed: int,
     tolerance: float | None,
+    engine: Any,
     as_json: bool,
 ) -> None:
     """Compare FILE (.tflite) with MODEL on the same inputs.
@@ -249,6 +258,7 @@ def verify(
         arrays,
         tolerance=DEFAULT_TOLERANCE if tolerance is None else tolerance,
         verbose=int(sys.stderr.isatty()),
+        engine=engine,
     )
     source = str(inputs) if inputs else f"{samples} random inputs, standard normal, seed {seed}"
     if as_json:
@@ -256,6 +266,80 @@ def verify(
     else:
         click.echo(f"Inputs               {source}\n{report}")
     sys.exit(DONE if report.ok else CHECK_FAILED)
+
+
+@main.command(epilog=_MODEL_HELP)
+@click.argument("model_or_file", metavar="MODEL_OR_FILE")
+@click.option("--model", help="The model that the file was made from: allows float32 and int8.")
+@click.option(
+    "--against",
+    help="Any of float32, int8 and lce, with commas; by default all that can be made.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    multiple=True,
+    default=(1,),
+    show_default=True,
+    help="Number of threads; several times to compare several.",
+)
+@click.option(
+    "--runs",
+    type=click.IntRange(min=1),
+    default=30,
+    show_default=True,
+    help="How often each contender has its turn.",
+)
+@click.option(
+    "--kernel",
+    default="auto",
+    show_default=True,
+    help="A binary kernel of this machine, or auto for the best.",
+)
+@_json_option
+def benchmark(
+    model_or_file: str,
+    model: str | None,
+    against: str | None,
+    threads: tuple[int, ...],
+    runs: int,
+    kernel: str,
+    as_json: bool,
+) -> None:
+    """Measure the latency of a model or of a converted file (.tflite).
+
+    In one run it takes turns between our kernels (native), Larq Compute Engine (lce), and the
+    same network without binarization in TensorFlow Lite (float32, int8). Those two need the
+    model; a file alone is compared with lce only.
+
+    \b
+    Example:
+      larq-ext benchmark model.keras --against int8,lce
+      larq-ext benchmark model.tflite --model model.keras --threads 1 --threads 2
+    """
+    file = Path(model_or_file) if model_or_file.endswith(".tflite") else None
+    if file is not None and not file.is_file():
+        raise FileNotFoundError(f"There is no file {file}.")
+    if file is None and model is not None:
+        raise ValueError(f"--model belongs to a .tflite file, but {model_or_file} is a model.")
+    source = model if file else model_or_file
+    network = None if source is None else load_model(source)
+    import_library()
+    if sys.stderr.isatty():
+        click.echo("Converting, then measuring; this takes a while.", err=True)
+    # TensorFlow's converter and interpreter write to the terminal from native code.
+    with _captured_stderr():
+        from larq_ext.benchmark import benchmark as measure
+
+        report = measure(
+            network,
+            file,
+            against=None if against is None else [n.strip() for n in against.split(",") if n],
+            num_threads=threads,
+            rounds=runs,
+            kernel=kernel,
+        )
+    _print_json(report.to_dict()) if as_json else click.echo(str(report))
 
 
 @main.command(name="list")

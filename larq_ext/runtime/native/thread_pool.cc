@@ -54,9 +54,17 @@ void ThreadPool::Work() {
     }
     if (stop_.load()) return;
     seen = generation_.load();
-    TakeItems(job_);
-    busy_.fetch_sub(1, std::memory_order_release);
+    active_.fetch_add(1);
+    if (open_.load() == seen) TakeItems(job_);
+    active_.fetch_sub(1);
   }
+}
+
+void ThreadPool::Wake() {
+  if (asleep_.load() == 0) return;
+  // Taking the lock makes sure that no worker is between its last look and its sleep.
+  { std::lock_guard<std::mutex> lock(mutex_); }
+  wake_.notify_all();
 }
 
 void ThreadPool::Run(int64_t items, void (*function)(void*, int64_t), void* argument) {
@@ -67,16 +75,15 @@ void ThreadPool::Run(int64_t items, void (*function)(void*, int64_t), void* argu
   }
   job_ = {function, argument, items};
   next_.store(0);
-  busy_.store(static_cast<int>(workers_.size()));
-  generation_.fetch_add(1);
-  if (asleep_.load() > 0) {
-    // Taking the lock makes sure that no worker is between its last look and its sleep.
-    { std::lock_guard<std::mutex> lock(mutex_); }
-    wake_.notify_all();
-  }
+  const uint64_t job = generation_.load() + 1;
+  open_.store(job);
+  generation_.store(job);
+  Wake();
   TakeItems(job_);
-  // A worker that has just woken may still be on its way; let it have this core if it needs one.
-  for (int spin = 0; busy_.load(std::memory_order_acquire) != 0; ++spin) {
+  // A worker that was not in time need not come: on a busy machine it may take milliseconds. The
+  // job is closed before the count is read, and workers count themselves before they look.
+  open_.store(0);
+  for (int spin = 0; active_.load() != 0; ++spin) {
     if (spin < kSpins) {
       Pause();
     } else {

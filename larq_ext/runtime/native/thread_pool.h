@@ -41,6 +41,7 @@ class ThreadPool {
 
   void Work();
   void TakeItems(const Job& job);
+  void Wake();
 
   std::vector<std::thread> workers_;
   std::mutex caller_;  // one job at a time; a second caller works alone
@@ -48,8 +49,9 @@ class ThreadPool {
   std::condition_variable wake_;
   Job job_;
   std::atomic<uint64_t> generation_{0};  // counts jobs
+  std::atomic<uint64_t> open_{0};        // the job that workers may still join, or 0
   std::atomic<int64_t> next_{0};
-  std::atomic<int> busy_{0};  // workers that have not finished the present job
+  std::atomic<int> active_{0};  // workers that joined, or are just looking whether they may
   std::atomic<int> asleep_{0};
   std::atomic<bool> stop_{false};
 };
