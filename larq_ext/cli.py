@@ -17,7 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import click
+try:
+    import click
+except ImportError:  # an installation for larq_ext.runtime alone
+    sys.exit("The command larq-ext needs all of the package: type `pip install larq-ext`.")
 
 DONE, CHECK_FAILED, WRONG_USE = 0, 1, 2
 

@@ -71,11 +71,21 @@ def test_help_names_every_command_without_tensorflow():
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    for name in ("audit", "convert", "demo", "evaluate", "list", "summary", "train", "verify"):
+    for name in (
+        "audit",
+        "benchmark",
+        "convert",
+        "demo",
+        "evaluate",
+        "list",
+        "summary",
+        "train",
+        "verify",
+    ):
         assert f"\n  {name} " in result.stdout
 
 
-@pytest.mark.parametrize("command", ["summary", "convert", "audit", "verify", "list"])
+@pytest.mark.parametrize("command", ["summary", "convert", "audit", "verify", "list", "benchmark"])
 def test_every_help_has_an_example(command):
     result = run(command, "--help")
     assert result.exit_code == 0
