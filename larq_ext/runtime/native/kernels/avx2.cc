@@ -22,9 +22,15 @@ constexpr int kBlock = 32;
 constexpr int kTileBlocks = LARQ_EXT_TILE_BLOCKS;
 constexpr int kTilePixels = 4;
 
-typedef int32_t Mask __attribute__((vector_size(32)));
-LARQ_EXT_INLINE uint32_t NonZeroLanes(Mask mask) {
-  return static_cast<uint32_t>(_mm256_movemask_ps(reinterpret_cast<__m256>(mask)));
+typedef float Floats __attribute__((vector_size(32)));
+typedef int32_t Ints __attribute__((vector_size(32)));
+LARQ_EXT_INLINE uint32_t NegativeLanes(Floats y) {
+  return static_cast<uint32_t>(_mm256_movemask_ps(
+      _mm256_cmp_ps(reinterpret_cast<__m256>(y), _mm256_setzero_ps(), _CMP_LT_OQ)));
+}
+LARQ_EXT_INLINE uint32_t GreaterLanes(Ints x, Ints limit) {
+  return static_cast<uint32_t>(_mm256_movemask_ps(reinterpret_cast<__m256>(
+      _mm256_cmpgt_epi32(reinterpret_cast<__m256i>(x), reinterpret_cast<__m256i>(limit)))));
 }
 
 #include "vectors.h"

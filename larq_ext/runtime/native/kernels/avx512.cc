@@ -31,9 +31,13 @@ constexpr int kBlock = 64;
 constexpr int kTileBlocks = LARQ_EXT_TILE_BLOCKS;
 constexpr int kTilePixels = 4;
 
-typedef int32_t Mask __attribute__((vector_size(64)));
-LARQ_EXT_INLINE uint32_t NonZeroLanes(Mask mask) {
-  return _mm512_movepi32_mask(reinterpret_cast<__m512i>(mask));
+typedef float Floats __attribute__((vector_size(64)));
+typedef int32_t Ints __attribute__((vector_size(64)));
+LARQ_EXT_INLINE uint32_t NegativeLanes(Floats y) {
+  return _mm512_cmp_ps_mask(reinterpret_cast<__m512>(y), _mm512_setzero_ps(), _CMP_LT_OQ);
+}
+LARQ_EXT_INLINE uint32_t GreaterLanes(Ints x, Ints limit) {
+  return _mm512_cmpgt_epi32_mask(reinterpret_cast<__m512i>(x), reinterpret_cast<__m512i>(limit));
 }
 
 #include "vectors.h"

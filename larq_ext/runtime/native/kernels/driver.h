@@ -22,6 +22,9 @@ void RunAs(const ConvPlan& plan, const uint8_t* plane, int64_t begin, int64_t en
   const int64_t tiles = int64_t{tiles_of_group} * shape.groups;
   const int64_t number = end - begin;
   const int64_t pixel_tiles = (number + kTilePixels - 1) / kTilePixels;
+  const int channels = shape.channels_out();
+  const int words = shape.words_out();
+  uint32_t* const bits = kKind == Output::kBits ? transform.bits : transform.finish.bits;
   alignas(64) Sum sums[kTilePixels * kTileChannels];
 
   for (int64_t tile = tiles * part / parts; tile < tiles * (part + 1) / parts; ++tile) {
@@ -51,7 +54,7 @@ void RunAs(const ConvPlan& plan, const uint8_t* plane, int64_t begin, int64_t en
         if (kAdjusted && transform.correction != nullptr) {
           const int row = transform.row_class[y] * transform.column_classes;
           corrections[p] = transform.correction + int64_t{row + transform.column_class[x]} *
-                                                      (shape.channels_out() + kChannelPadding);
+                                                      (channels + kChannelPadding);
         }
         if (++x == shape.out_width) {
           x = 0;
@@ -63,8 +66,9 @@ void RunAs(const ConvPlan& plan, const uint8_t* plane, int64_t begin, int64_t en
       }
       Tile(plan, pixels, blocks, corners, filter, sums);
       for (int p = 0; p < pixels; ++p) {
-        Emit<Sum, kKind, kPlain, kAdjusted>(sums + p * kTileChannels, transform, corrections[p],
-                                            pixel + p, channel, count, shape.channels_out());
+        Emit<Sum, kKind, kPlain, kAdjusted>(
+            sums + p * kTileChannels, transform, corrections[p], (pixel + p) * channels + channel,
+            bits == nullptr ? nullptr : bits + (pixel + p) * words, channel, count);
       }
       pixel = next;
     }

@@ -19,10 +19,18 @@ constexpr int kBlock = 16;
 constexpr int kTileBlocks = LARQ_EXT_TILE_BLOCKS;
 constexpr int kTilePixels = 4;
 
-typedef int32_t Mask __attribute__((vector_size(16)));
-LARQ_EXT_INLINE uint32_t NonZeroLanes(Mask mask) {
+typedef float Floats __attribute__((vector_size(16)));
+typedef int32_t Ints __attribute__((vector_size(16)));
+LARQ_EXT_INLINE uint32_t OneBitEach(uint32x4_t lanes) {
   const uint32x4_t weights = {1, 2, 4, 8};
-  return vaddvq_u32(vandq_u32(reinterpret_cast<uint32x4_t>(mask), weights));
+  return vaddvq_u32(vandq_u32(lanes, weights));
+}
+LARQ_EXT_INLINE uint32_t NegativeLanes(Floats y) {
+  return OneBitEach(vcltzq_f32(reinterpret_cast<float32x4_t>(y)));
+}
+LARQ_EXT_INLINE uint32_t GreaterLanes(Ints x, Ints limit) {
+  return OneBitEach(
+      vcgtq_s32(reinterpret_cast<int32x4_t>(x), reinterpret_cast<int32x4_t>(limit)));
 }
 
 #include "vectors.h"

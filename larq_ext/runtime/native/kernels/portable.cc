@@ -15,10 +15,13 @@ constexpr int kTileBlocks = 2;
 #define LARQ_EXT_TILE_PIXELS 2
 constexpr int kTilePixels = LARQ_EXT_TILE_PIXELS;
 
-typedef int32_t Mask __attribute__((vector_size(16)));
-LARQ_EXT_INLINE uint32_t NonZeroLanes(Mask mask) {
-  return (mask[0] & 1) | (mask[1] & 2) | (mask[2] & 4) | (mask[3] & 8);
+typedef float Floats __attribute__((vector_size(16)));
+typedef int32_t Ints __attribute__((vector_size(16)));
+LARQ_EXT_INLINE uint32_t OneBitEach(Ints lanes) {
+  return (lanes[0] & 1) | (lanes[1] & 2) | (lanes[2] & 4) | (lanes[3] & 8);
 }
+LARQ_EXT_INLINE uint32_t NegativeLanes(Floats y) { return OneBitEach(y < 0.0f); }
+LARQ_EXT_INLINE uint32_t GreaterLanes(Ints x, Ints limit) { return OneBitEach(x > limit); }
 
 #include "vectors.h"
 

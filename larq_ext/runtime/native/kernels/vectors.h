@@ -1,13 +1,11 @@
 // Vectors of numbers, and the steps that all kernels take with them: packing bits, the way from
 // counts to outputs. Included once by each kernel, within its namespace and for its instructions;
-// the kernel defines kLanes (numbers in a vector) and NonZeroLanes (a bit for each lane that is
-// all ones) before.
+// the kernel defines kLanes (numbers in a vector) before, and the types Floats and Ints with
+// NegativeLanes(y) and GreaterLanes(x, limit): a bit for each lane where y < 0, or x > limit.
 //
 // Multiplications and additions stay separate (kernels forbid contraction), so that numbers equal
 // those of Larq Compute Engine and of the runtime's own operators to the last bit.
 
-typedef float Floats __attribute__((vector_size(4 * kLanes)));
-typedef int32_t Ints __attribute__((vector_size(4 * kLanes)));
 typedef uint16_t Shorts __attribute__((vector_size(2 * kLanes)));
 
 template <class Vector, class Number>
@@ -89,7 +87,7 @@ LARQ_EXT_INLINE uint32_t FinishLanes(Floats y, const Finish& finish, int64_t off
   if (finish.residual != nullptr) y += LoadSome(finish.residual + offset, count);
   y = Activate(y, finish.second, finish.second_slope, channel);
   if (finish.values != nullptr) StoreSome(finish.values + offset, y, count);
-  return finish.bits == nullptr ? 0 : NonZeroLanes(y < 0.0f) << shift;
+  return finish.bits == nullptr ? 0 : NegativeLanes(y) << shift;
 }
 
 // Rounds halves away from zero, as the engine does, and saturates. The summand just below a half
@@ -106,45 +104,55 @@ LARQ_EXT_INLINE void StoreInt8(int8_t* to, Floats y, int count) {
   for (int i = 0; i < kLanes && i < count; ++i) to[i] = static_cast<int8_t>(numbers[i]);
 }
 
-// Turns the counts of `count` output channels of one pixel into outputs.
-template <class Sum, Output kKind, bool kPlain, bool kAdjusted>
-LARQ_EXT_INLINE void Emit(const Sum* sums, const OutputTransform& transform,
-                          const int32_t* correction, int64_t pixel, int channel, int count,
-                          int channels) {
-  const int words = (channels + 31) / 32;
-  const int64_t offset = pixel * channels + channel;
-  for (int start = 0; start < count; start += 32) {
-    const int here = count - start < 32 ? count - start : 32;
-    uint32_t bits = 0;
-    for (int lane = 0; lane < here; lane += kLanes) {
-      const int c = channel + start + lane;
-      const int left = here - lane;
-      Ints x = LoadSums(sums + start + lane) << 1;
-      if (kAdjusted) {
-        if (correction != nullptr) x += Load<Ints>(correction + c);
-        x = x > transform.clamp_max ? Splat(transform.clamp_max) : x;
-        x = x < transform.clamp_min ? Splat(transform.clamp_min) : x;
-      }
-      if (kKind == Output::kBits) {
-        bits |= NonZeroLanes(x > Load<Ints>(transform.threshold + c)) << lane;
-        continue;
-      }
-      const Floats y = __builtin_convertvector(x, Floats) * Load<Floats>(transform.multiplier + c) +
-                       Load<Floats>(transform.bias + c);
-      if (kKind == Output::kInt8) {
-        StoreInt8(transform.int8 + offset + start + lane, y, left);
-      } else if (kPlain) {
-        StoreSome(transform.finish.values + offset + start + lane, y, left);
-      } else {
-        bits |= FinishLanes(y, transform.finish, offset + start + lane, c, left, lane);
-      }
+// Turns the counts of up to 32 output channels of one pixel into outputs. `kFull` says that there
+// are 32 of them.
+template <class Sum, Output kKind, bool kPlain, bool kAdjusted, bool kFull>
+LARQ_EXT_INLINE void EmitWord(const Sum* sums, const OutputTransform& transform,
+                              const int32_t* correction, int64_t offset, uint32_t* pixel_bits,
+                              int channel, int count) {
+  const int number = kFull ? 32 : count;
+  uint32_t bits = 0;
+  for (int lane = 0; lane < number; lane += kLanes) {
+    const int c = channel + lane;
+    const int left = kFull ? kLanes : number - lane;
+    Ints x = LoadSums(sums + lane) << 1;
+    if (kAdjusted) {
+      if (correction != nullptr) x += Load<Ints>(correction + c);
+      x = x > transform.clamp_max ? Splat(transform.clamp_max) : x;
+      x = x < transform.clamp_min ? Splat(transform.clamp_min) : x;
     }
     if (kKind == Output::kBits) {
-      StoreBits(transform.bits + pixel * words, channel + start, here, bits & LowBits(here));
-    } else if (kKind == Output::kFloat && !kPlain && transform.finish.bits != nullptr) {
-      StoreBits(transform.finish.bits + pixel * words, channel + start, here,
-                bits & LowBits(here));
+      bits |= GreaterLanes(x, Load<Ints>(transform.threshold + c)) << lane;
+      continue;
     }
+    const Floats y = __builtin_convertvector(x, Floats) * Load<Floats>(transform.multiplier + c) +
+                     Load<Floats>(transform.bias + c);
+    if (kKind == Output::kInt8) {
+      StoreInt8(transform.int8 + offset + lane, y, left);
+    } else if (kPlain) {
+      StoreSome(transform.finish.values + offset + lane, y, left);
+    } else {
+      bits |= FinishLanes(y, transform.finish, offset + lane, c, left, lane);
+    }
+  }
+  const bool writes = kKind == Output::kBits || (kKind == Output::kFloat && !kPlain);
+  if (writes && pixel_bits != nullptr) {
+    StoreBits(pixel_bits, channel, number, kFull ? bits : bits & LowBits(number));
+  }
+}
+
+// The same for any number of channels.
+template <class Sum, Output kKind, bool kPlain, bool kAdjusted>
+LARQ_EXT_INLINE void Emit(const Sum* sums, const OutputTransform& transform,
+                          const int32_t* correction, int64_t offset, uint32_t* pixel_bits,
+                          int channel, int count) {
+  for (; count >= 32; count -= 32, sums += 32, offset += 32, channel += 32) {
+    EmitWord<Sum, kKind, kPlain, kAdjusted, true>(sums, transform, correction, offset, pixel_bits,
+                                                  channel, 32);
+  }
+  if (count > 0) {
+    EmitWord<Sum, kKind, kPlain, kAdjusted, false>(sums, transform, correction, offset, pixel_bits,
+                                                   channel, count);
   }
 }
 
@@ -176,7 +184,7 @@ void PackFloat(const float* values, int64_t rows, int channels, uint32_t* bits) 
       uint32_t word = 0;
       for (int lane = 0; lane < here; lane += kLanes) {
         const Floats y = LoadSome(values + start + lane, here - lane);
-        word |= NonZeroLanes(y < 0.0f) << lane;
+        word |= NegativeLanes(y) << lane;
       }
       *bits++ = word;
     }
