@@ -122,10 +122,8 @@ std::string BConv::Configure(const Kernel* kernel, const Options& options,
   transform.kind = output;
   const int channels = filter[0];
   if (output == Output::kBits) {
-    if (options.zero_padding && options.same && options.activation != Activation::kNone) {
-      return "zero padding with bit-packed outputs allows no activation";
-    }
-    // Sums are doubled, thus thresholds are; beyond any sum they keep their meaning when clamped.
+    // Thresholds know of the activation. They are doubled as the sums are; beyond any sum they
+    // keep their meaning when clamped.
     thresholds_.assign(channels + kChannelPadding, 0);
     for (int i = 0; i < channels; ++i) {
       const int32_t limit = 1 << 30;

@@ -238,7 +238,9 @@ std::string Delegate::Profile() const {
 
 std::string KernelNames() {
   std::string names;
-  for (const Kernel* kernel : Kernels()) names += (names.empty() ? "" : ",") + std::string(kernel->name);
+  for (const Kernel* kernel : Kernels()) {
+    names += (names.empty() ? "" : ",") + std::string(kernel->name);
+  }
   return names;
 }
 
@@ -262,7 +264,9 @@ std::string ReadOptions(char** keys, char** values, size_t count, Options* optio
       }
       options->num_threads = static_cast<int>(number);
     } else if (key == "profile") {
-      if (!ReadNumber(values[i], 0, 1, &number)) return "profile must be 0 or 1, not '" + value + "'";
+      if (!ReadNumber(values[i], 0, 1, &number)) {
+        return "profile must be 0 or 1, not '" + value + "'";
+      }
       options->profile = number == 1;
     } else if (key == "kernel") {
       kernel = value;

@@ -26,7 +26,7 @@ typedef float Floats __attribute__((vector_size(32)));
 typedef int32_t Ints __attribute__((vector_size(32)));
 LARQ_EXT_INLINE uint32_t NegativeLanes(Floats y) {
   return static_cast<uint32_t>(_mm256_movemask_ps(
-      _mm256_cmp_ps(reinterpret_cast<__m256>(y), _mm256_setzero_ps(), _CMP_LT_OQ)));
+      _mm256_cmp_ps(reinterpret_cast<__m256>(y), _mm256_set1_ps(kNegative), _CMP_LE_OQ)));
 }
 LARQ_EXT_INLINE uint32_t GreaterLanes(Ints x, Ints limit) {
   return static_cast<uint32_t>(_mm256_movemask_ps(reinterpret_cast<__m256>(

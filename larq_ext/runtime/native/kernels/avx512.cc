@@ -34,7 +34,7 @@ constexpr int kTilePixels = 4;
 typedef float Floats __attribute__((vector_size(64)));
 typedef int32_t Ints __attribute__((vector_size(64)));
 LARQ_EXT_INLINE uint32_t NegativeLanes(Floats y) {
-  return _mm512_cmp_ps_mask(reinterpret_cast<__m512>(y), _mm512_setzero_ps(), _CMP_LT_OQ);
+  return _mm512_cmp_ps_mask(reinterpret_cast<__m512>(y), _mm512_set1_ps(kNegative), _CMP_LE_OQ);
 }
 LARQ_EXT_INLINE uint32_t GreaterLanes(Ints x, Ints limit) {
   return _mm512_cmpgt_epi32_mask(reinterpret_cast<__m512i>(x), reinterpret_cast<__m512i>(limit));

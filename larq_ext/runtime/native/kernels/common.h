@@ -1,6 +1,7 @@
 // What every kernel file begins with.
 #pragma once
 
+#include <cfloat>
 #include <chrono>
 #include <cstdint>
 #include <cstring>
@@ -17,6 +18,10 @@
 #endif
 
 namespace larq_ext {
+
+// What is negative enough to be -1. Denormal numbers count as zero, as they do in Larq Compute
+// Engine and in Keras, whatever the CPU is told to do with them.
+constexpr float kNegative = -FLT_MIN;
 
 // Calls `loop(iterations)` until `seconds` have passed; returns iterations a second.
 template <class Loop>

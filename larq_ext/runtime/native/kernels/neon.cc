@@ -26,7 +26,7 @@ LARQ_EXT_INLINE uint32_t OneBitEach(uint32x4_t lanes) {
   return vaddvq_u32(vandq_u32(lanes, weights));
 }
 LARQ_EXT_INLINE uint32_t NegativeLanes(Floats y) {
-  return OneBitEach(vcltzq_f32(reinterpret_cast<float32x4_t>(y)));
+  return OneBitEach(vcleq_f32(reinterpret_cast<float32x4_t>(y), vdupq_n_f32(kNegative)));
 }
 LARQ_EXT_INLINE uint32_t GreaterLanes(Ints x, Ints limit) {
   return OneBitEach(

@@ -20,7 +20,7 @@ typedef int32_t Ints __attribute__((vector_size(16)));
 LARQ_EXT_INLINE uint32_t OneBitEach(Ints lanes) {
   return (lanes[0] & 1) | (lanes[1] & 2) | (lanes[2] & 4) | (lanes[3] & 8);
 }
-LARQ_EXT_INLINE uint32_t NegativeLanes(Floats y) { return OneBitEach(y < 0.0f); }
+LARQ_EXT_INLINE uint32_t NegativeLanes(Floats y) { return OneBitEach(y <= kNegative); }
 LARQ_EXT_INLINE uint32_t GreaterLanes(Ints x, Ints limit) { return OneBitEach(x > limit); }
 
 #include "vectors.h"

@@ -1,7 +1,8 @@
 // Vectors of numbers, and the steps that all kernels take with them: packing bits, the way from
 // counts to outputs. Included once by each kernel, within its namespace and for its instructions;
 // the kernel defines kLanes (numbers in a vector) before, and the types Floats and Ints with
-// NegativeLanes(y) and GreaterLanes(x, limit): a bit for each lane where y < 0, or x > limit.
+// NegativeLanes(y) and GreaterLanes(x, limit): a bit for each lane where y <= kNegative, or
+// x > limit.
 //
 // Multiplications and additions stay separate (kernels forbid contraction), so that numbers equal
 // those of Larq Compute Engine and of the runtime's own operators to the last bit.
