@@ -13,8 +13,10 @@
 #define LARQ_EXT_INLINE static inline __attribute__((always_inline))
 #if defined(__clang__)
 #define LARQ_EXT_UNROLL _Pragma("clang loop unroll(full)")
+#define LARQ_EXT_UNROLL_TWICE _Pragma("clang loop unroll_count(2)")
 #else
 #define LARQ_EXT_UNROLL _Pragma("GCC unroll 16")
+#define LARQ_EXT_UNROLL_TWICE _Pragma("GCC unroll 2")
 #endif
 
 namespace larq_ext {

@@ -56,6 +56,7 @@ void LookupTile(const ConvPlan& plan, const uint8_t* const* corners, const uint8
     const int64_t cells = fresh ? -step.second : step.second;
     const uint8_t* from[kPixels];
     for (int p = 0; p < kPixels; ++p) from[p] = corners[p] + step.first;
+    LARQ_EXT_UNROLL_TWICE
     for (int64_t i = 0; i < cells; ++i) {
       ByteLanes tables[kPixels];
       LARQ_EXT_UNROLL
