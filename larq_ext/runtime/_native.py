@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import warnings
 from collections.abc import Sequence
@@ -62,13 +63,11 @@ class NativeEngine:
 
     def _change_batch(self, batch: int) -> None:
         """Resizes to another batch, or to the file's again where its graph does not allow it."""
-        try:
-            fits = self._resized(batch)
-        except (RuntimeError, ValueError):
-            fits = False
-        if fits:
-            return
-        self._resized(self._own_batch)
+        if all(info.shape for info in self.outputs):
+            with contextlib.suppress(RuntimeError, ValueError):
+                if self._resized(batch):
+                    return
+            self._resized(self._own_batch)
         raise ValueError(
             f"The model takes batches of {self._own_batch}; received {batch} samples, "
             "which is no multiple of it."
@@ -76,15 +75,18 @@ class NativeEngine:
 
     def _resized(self, batch: int) -> bool:
         """Allocates for another batch; returns whether all outputs have it, too."""
+        self._batch = 0  # until it is known to fit
         for index, info in zip(self._inputs, self.inputs, strict=True):
             self._tflite.resize_tensor_input(index, [batch, *info.shape[1:]])
         self._tflite.allocate_tensors()
-        self._batch = batch
         expected = [
             (info.shape[0] * batch // self._own_batch, *info.shape[1:]) for info in self.outputs
         ]
         actual = [tuple(details["shape"]) for details in self._tflite.get_output_details()]
-        return actual == expected
+        if actual != expected:
+            return False
+        self._batch = batch
+        return True
 
 
 def _create(tflite: Any, flatbuffer: bytes, num_threads: int, delegate: Any) -> Any:

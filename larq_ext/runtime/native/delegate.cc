@@ -231,7 +231,7 @@ std::string Delegate::Profile() const {
     }
   }
   return "{\"kernel\": \"" + std::string(options_.kernel->name) +
-         "\", \"threads\": " + number(options_.num_threads) +
+         "\", \"threads\": " + number(pool_.threads()) +
          ", \"invokes\": " + number(invokes) + ", \"nodes\": [" + nodes +
          "], \"partitions\": [" + partitions + "], \"gaps\": [" + gaps + "]}";
 }

@@ -110,6 +110,7 @@ bool IsWanted(const TfLiteContext* context, const TfLiteNode* node,
     follows |= from_binary.count(index) != 0;
     if (context->tensors[index].type != kTfLiteFloat32) return false;
   }
+  if (!IsTensor(context, node->outputs->data[0])) return false;
   const TfLiteTensor& x = context->tensors[node->inputs->data[0]];
   const TfLiteTensor& output = context->tensors[node->outputs->data[0]];
   const Shape shape = ShapeOf(x);
@@ -369,10 +370,16 @@ std::string Graph::Build(TfLiteContext* context, const TfLiteIntArray* indices,
                          const TfLiteIntArray* outputs) {
   external_.insert(outputs->data, outputs->data + outputs->size);
   std::vector<Node> nodes(indices->size);
+  std::set<int> written, read;
   for (int i = 0; i < indices->size; ++i) {
     const std::string error = ReadNode(context, indices->data[i], &nodes[i]);
     if (!error.empty()) return error;
     for (int tensor : nodes[i].inputs) users_[tensor].push_back(i);
+    // Everything that follows takes for granted that a tensor has one value.
+    read.insert(nodes[i].inputs.begin(), nodes[i].inputs.end());
+    if (read.count(nodes[i].output) != 0 || !written.insert(nodes[i].output).second) {
+      return nodes[i].name + ": its output is also written or read before it";
+    }
   }
   // A step runs where its last operator stood, because only there all its inputs are known.
   std::vector<std::vector<Step>> ending(nodes.size());

@@ -5,6 +5,9 @@
 #include <cstdint>
 #include <vector>
 
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
+              "bits are read as words and as bytes, the lowest first");
+
 namespace larq_ext {
 
 // Sizes of a binary convolution. Channels are counted in bits, words hold 32 of them.

@@ -1,17 +1,13 @@
 // Threads that share the items of one job.
 #pragma once
 
-#include <atomic>
-#include <condition_variable>
 #include <cstdint>
-#include <mutex>
-#include <thread>
-#include <vector>
+#include <type_traits>
 
 namespace larq_ext {
 
 // Runs jobs on `threads` threads, the caller being one of them. With one thread nothing is started
-// and a job is a plain loop.
+// and a job is a plain loop. Where the system grants fewer threads, it makes do with those.
 class ThreadPool {
  public:
   explicit ThreadPool(int threads);
@@ -19,7 +15,7 @@ class ThreadPool {
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
-  int threads() const { return static_cast<int>(workers_.size()) + 1; }
+  int threads() const { return threads_; }
 
   // Calls `function(argument, item)` for each item in [0, items); returns when all are done.
   // Items are handed out one at a time, so they should take some microseconds each.
@@ -33,27 +29,14 @@ class ThreadPool {
   }
 
  private:
-  struct Job {
-    void (*function)(void*, int64_t) = nullptr;
-    void* argument = nullptr;
-    int64_t items = 0;
-  };
+  struct State;
 
-  void Work();
-  void TakeItems(const Job& job);
-  void Wake();
+  // Whether the workers exist: a forked child has a copy of this object, but not of them.
+  bool HasWorkers() const;
 
-  std::vector<std::thread> workers_;
-  std::mutex caller_;  // one job at a time; a second caller works alone
-  std::mutex mutex_;
-  std::condition_variable wake_;
-  Job job_;
-  std::atomic<uint64_t> generation_{0};  // counts jobs
-  std::atomic<uint64_t> open_{0};        // the job that workers may still join, or 0
-  std::atomic<int64_t> next_{0};
-  std::atomic<int> active_{0};  // workers that joined, or are just looking whether they may
-  std::atomic<int> asleep_{0};
-  std::atomic<bool> stop_{false};
+  State* state_ = nullptr;
+  int threads_ = 1;
+  int process_ = 0;
 };
 
 }  // namespace larq_ext

@@ -340,6 +340,32 @@ def wrong_neighbours() -> Iterator[Malformed]:
         yield Malformed(f"builtin {code} with an int8 output", graph.build([z]), ANY)
 
 
+def shared_outputs() -> Iterator[Malformed]:
+    """Two operators that write one tensor, the first one much more than the second."""
+    for inner in (False, True):
+        graph = Graph()
+        large, small = graph.input((1, 64, 64, 256)), graph.input((1, 1, 1, 32))
+        bits = graph.quantize(large)
+        graph.quantize(small)
+        graph.operators[-1].outputs = [bits]
+        outputs = [graph.dequantize(bits, 32)] if inner else [bits]
+        yield Malformed(f"two operators write one tensor, {inner=}", graph.build(outputs))
+
+    graph = Graph()
+    packed, small = graph.input((1, 64, 64, 8), "int32"), graph.input((1, 1, 1, 32))
+    outputs = [graph.dequantize(packed, 256)]
+    graph.quantize(small)
+    graph.operators[-1].outputs = [packed]
+    yield Malformed("an input is overwritten after it was read", graph.build(outputs))
+
+    graph = Graph()
+    x, y = graph.input((1, 4, 4, 32)), graph.input((1, 4, 4, 32))
+    numbers = graph.dequantize(graph.quantize(x), 32)
+    graph.add(numbers, y)
+    graph.operators[-1].outputs = [ABSENT]
+    yield Malformed("a sum without an output", graph.build([numbers]), ANY)
+
+
 def _after_conv() -> tuple[Graph, int]:
     graph = Graph()
     ones = np.ones(32, np.float32)
@@ -372,5 +398,6 @@ def all_malformed() -> list[Malformed]:
         *wrong_conv_tensors(),
         *wrong_other_tensors(),
         *wrong_neighbours(),
+        *shared_outputs(),
         *flipped_bytes(300),
     ]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -216,3 +219,34 @@ def test_wrong_options_are_refused(library, options):
 def test_options_may_be_left_out(library):
     for options in ({}, {"kernel": "auto"}, {"num_threads": "3"}):
         library.delegate(**options)
+
+
+CHILD = """
+import os, sys
+from pathlib import Path
+import numpy as np
+from harness import Library, invoke
+from lce_models import Graph
+
+graph = Graph()
+model = graph.build([graph.quantize(graph.input((1, 64, 64, 64)))])
+interpreter = Library(Path(sys.argv[1])).interpreter(model, "auto", 4)
+interpreter.allocate_tensors()
+images = np.random.default_rng(0).standard_normal((1, 64, 64, 64)).astype("float32")
+expected, = invoke(interpreter, [images])
+child = os.fork()
+if child == 0:  # has the interpreter, but none of its threads
+    found, = invoke(interpreter, [images])
+    del interpreter
+    os._exit(0 if np.array_equal(found, expected) else 1)
+_, status = os.waitpid(child, 0)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_child_can_run_and_release(library):
+    here = Path(__file__).parent
+    command = [sys.executable, "-c", CHILD, str(library.path)]
+    done = subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
