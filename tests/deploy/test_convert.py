@@ -252,6 +252,8 @@ def test_an_interrupt_ends_the_converter(classifier, tmp_path, monkeypatch):
         "time.sleep(600)\n"
     )
     monkeypatch.setattr(convert_module, "_CHILD", child)
+    # Shells make background jobs ignore Ctrl-C, and Python leaves it so.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def interrupt():
         while not pid_file.exists():
@@ -259,8 +261,11 @@ def test_an_interrupt_ends_the_converter(classifier, tmp_path, monkeypatch):
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt, daemon=True).start()
-    with pytest.raises(KeyboardInterrupt):
-        convert(classifier)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            convert(classifier)
+    finally:
+        signal.signal(signal.SIGINT, before)
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid_file.read_text()), 0)
 

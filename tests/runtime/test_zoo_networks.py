@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import larq_ext as lqx  # isort: skip  (Keras 2, before anything uses tf.keras)
 import numpy as np
 import pytest
@@ -24,7 +26,16 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+# Conversion takes half a minute each; these two have all kinds of layers.
+USUAL = ("QuickNetSmall", "BiRealNet")
+unusual = pytest.mark.skipif(
+    not os.environ.get("LARQ_EXT_TEST_ALL"), reason="runs with LARQ_EXT_TEST_ALL=1"
+)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in USUAL else unusual) for name in NETWORKS]
+)
 def test_native_engine_equals_larq_compute_engine(name):
     import larq_zoo as lqz
 
