@@ -285,14 +285,13 @@ std::string Graph::ReadNode(TfLiteContext* context, int index, Node* node) const
   return error.empty() ? "" : name + ": " + error;
 }
 
-bool Graph::ReadActivation(TfLiteContext* context, const Node& node, Act* act) const {
+void Graph::ReadActivation(TfLiteContext* context, const Node& node, Act* act) const {
   act->activation = node.activation;
-  if (node.activation != Activation::kPrelu) return true;
+  if (node.activation != Activation::kPrelu) return;
   const TfLiteTensor& slopes = context->tensors[node.slopes];
   const int channels = ShapeOf(slopes).back();
   act->slope.assign(channels + kChannelPadding, 0.0f);
   std::copy_n(static_cast<const float*>(slopes.data), channels, act->slope.begin());
-  return true;
 }
 
 // Follows the values of `step` as long as exactly one operator waits for them and it fits the form

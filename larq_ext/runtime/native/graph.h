@@ -80,7 +80,7 @@ class Graph {
   struct Node;
   std::string ReadNode(TfLiteContext* context, int index, Node* node) const;
   std::string ReadConv(TfLiteContext* context, const TfLiteNode& raw, Node* node) const;
-  bool ReadActivation(TfLiteContext* context, const Node& node, Act* act) const;
+  void ReadActivation(TfLiteContext* context, const Node& node, Act* act) const;
   // Joins to `step` the float operators that only wait for tensor `values`; returns the last node.
   int Join(TfLiteContext* context, std::vector<Node>* nodes, int last, Step* step) const;
   void JoinPacking(std::vector<Node>* nodes);
