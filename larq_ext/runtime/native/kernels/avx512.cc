@@ -31,15 +31,7 @@ constexpr int kBlock = 64;
 constexpr int kTileBlocks = LARQ_EXT_TILE_BLOCKS;
 constexpr int kTilePixels = 4;
 
-typedef float Floats __attribute__((vector_size(64)));
-typedef int32_t Ints __attribute__((vector_size(64)));
-LARQ_EXT_INLINE uint32_t NegativeLanes(Floats y) {
-  return _mm512_cmp_ps_mask(reinterpret_cast<__m512>(y), _mm512_set1_ps(kNegative), _CMP_LE_OQ);
-}
-LARQ_EXT_INLINE uint32_t GreaterLanes(Ints x, Ints limit) {
-  return _mm512_cmpgt_epi32_mask(reinterpret_cast<__m512i>(x), reinterpret_cast<__m512i>(limit));
-}
-
+#include "lanes_avx512.h"
 #include "vectors.h"
 
 typedef uint8_t Bytes __attribute__((vector_size(64)));
@@ -51,16 +43,8 @@ LARQ_EXT_INLINE Bytes Lookup(Bytes table, Bytes indices) {
   return reinterpret_cast<Bytes>(_mm512_shuffle_epi8(reinterpret_cast<__m512i>(table),
                                                      reinterpret_cast<__m512i>(indices)));
 }
-LARQ_EXT_INLINE void ExpandNibbles(const uint8_t* bits, uint8_t* cells) {
-  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bits));
-  const __m128i mask = _mm_set1_epi8(static_cast<char>(0xf0));
-  const __m128i low = _mm_and_si128(_mm_slli_epi16(bytes, 4), mask);
-  const __m128i high = _mm_and_si128(bytes, mask);
-  __m128i* to = reinterpret_cast<__m128i*>(cells);
-  _mm_storeu_si128(to, _mm_unpacklo_epi8(low, high));
-  _mm_storeu_si128(to + 1, _mm_unpackhi_epi8(low, high));
-}
 
+#include "nibbles_x86.h"
 #include "lookup.h"
 #include "driver.h"
 
