@@ -21,12 +21,12 @@ def trainable(model):
 
 def test_sizes_are_those_of_the_official_code():
     """Of SiMaN's code: 271,194 and 4,663,562 parameters."""
-    model = zoo.ResNet20(quantizer="siman", stem_activation="relu")
+    model = zoo.ResNet20(quantizer="siman", variant="siman")
     assert trainable(model) == 271_194
     kernels = [int(np.prod(layer.kernel.shape)) for layer in binary_layers(model)]
     assert (len(kernels), sum(kernels)) == (18, 267_264)
 
-    model = zoo.VGGSmall(quantizer="siman", pool_first=True)
+    model = zoo.VGGSmall(quantizer="siman", variant="siman")
     assert trainable(model) == 4_663_562
     kernels = [int(np.prod(layer.kernel.shape)) for layer in binary_layers(model)]
     assert (len(kernels), sum(kernels)) == (5, 4_571_136)

@@ -35,13 +35,13 @@ def DigitsNet(
         A model from images to probabilities `(samples, num_classes)`, or features
         `(samples, height / 2, width / 2, 64)`.
     """
-    convolve = common.binary_convolutions(quantizer, pad_values)
+    layers = common.BinaryLayers(quantizer, pad_values)
     image = common.network_input(input_shape, input_tensor)
     x = tf.keras.layers.Conv2D(64, 3, padding="same", use_bias=False, name="stem")(image)
     x = common.norm(x, "stem_norm")
     for unit in range(3):
         name = f"unit{unit + 1}"
-        y = common.norm(convolve(x, 64, 1, f"{name}_conv"), f"{name}_norm")
+        y = common.norm(layers.conv(x, 64, name=f"{name}_conv"), f"{name}_norm")
         x = tf.keras.layers.Add(name=f"{name}_add")([x, y])
         x = common.prelu(x, f"{name}_prelu")
         if unit == 0:

@@ -2,9 +2,42 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import tensorflow as tf
 
 from larq_ext_zoo.classification import _common as common
+
+
+@dataclass(frozen=True)
+class _Plain:
+    """What the variants differ in.
+
+    # Arguments
+        pool_first: Whether pooling stands before the norm.
+        activation: After each norm: `"prelu"` or `None`.
+        initializer: Of the convolutions' kernels.
+        logits_initializer: Of the classifier's kernel.
+    """
+
+    pool_first: bool = False
+    activation: str | None = "prelu"
+    initializer: Any = "he_normal"
+    logits_initializer: Any = "glorot_uniform"
+
+
+_VARIANTS = {
+    "default": _Plain(),
+    "siman": _Plain(
+        pool_first=True,
+        initializer=common.initializer(
+            "VarianceScaling", scale=2.0, mode="fan_out", distribution="untruncated_normal"
+        ),
+        logits_initializer=common.initializer("RandomNormal", stddev=0.01),
+    ),
+    "learnable_scale": _Plain(pool_first=True, activation=None),
+}
 
 
 def VGGSmall(
@@ -16,12 +49,22 @@ def VGGSmall(
     num_classes: int = 10,
     quantizer: str | None = "fda",
     pad_values: float | None = None,
-    pool_first: bool = False,
+    variant: str = "default",
 ) -> tf.keras.Model:
     """VGG-Small for CIFAR: one real and five binary 3x3 convolutions, then a real classifier.
 
-    128, 128, pool, 256, 256, pool, 512, 512, pool; 4,571,136 binary weights. Normalization
-    stands before pooling, so that the runtime keeps bits between two layers.
+    128, 128, pool, 256, 256, pool, 512, 512, pool; 4,571,136 binary weights.
+
+    | variant | after a binary convolution |
+    |---|---|
+    | `"default"` | norm, pool, PReLU: the runtime joins the norm with the convolution |
+    | `"siman"` | pool, norm, PReLU |
+    | `"learnable_scale"` | pool, norm |
+
+    `"siman"` is that of SiMaN's official code, with 4,663,562 parameters, which pads with zeros.
+    The layers of Trained Binarization's network are not known: `"learnable_scale"` is ours, in
+    the order of XNOR-Net. In floating point (`quantizer=None`) ReLUs take the place of its
+    binarization.
 
     # Arguments
         input_shape: Height, width and channels.
@@ -31,32 +74,41 @@ def VGGSmall(
         num_classes: Number of classes.
         quantizer: Name of a method, or `None` for a network in floating point.
         pad_values: What borders are padded with; `None` is what the method says.
-        pool_first: Whether pooling stands before normalization, as in SiMaN's code.
+        variant: `"default"`, `"siman"` or `"learnable_scale"`.
 
     # Returns
         A model from images to probabilities `(samples, num_classes)`, or features
         `(samples, height / 8, width / 8, 512)`.
 
+    # Raises
+        ValueError: for an unknown variant or method, with the known ones.
+
     # References
         - [SiMaN](https://arxiv.org/abs/2102.07981), for the activations
+        - [Trained Binarization](https://arxiv.org/abs/1909.11366)
     """
-    convolve = common.binary_convolutions(quantizer, pad_values)
+    style = common.choose(variant, _VARIANTS)
+    layers = common.BinaryLayers(
+        quantizer,
+        pad_values,
+        style.initializer,
+        instead="relu" if style.activation is None else None,
+    )
     image = common.network_input(input_shape, input_tensor)
-    x = tf.keras.layers.Conv2D(
-        128, 3, padding="same", use_bias=False, kernel_initializer="he_normal", name="stem"
-    )(image)
-    x = common.prelu(common.norm(x, "stem_norm"), "stem_prelu")
+    x = common.real_conv(image, 128, 3, name="stem", initializer=style.initializer)
+    x = common.activate(common.norm(x, "stem_norm"), style.activation, "stem")
     for index, filters in enumerate((128, 256, 256, 512, 512)):
         name = f"conv{index + 2}"
         pool = tf.keras.layers.MaxPool2D(2, name=f"{name}_pool")
-        x = convolve(x, filters, 1, name)
+        x = layers.conv(x, filters, name=name)
         pooled = index % 2 == 0
-        if pooled and pool_first:
+        if pooled and style.pool_first:
             x = pool(x)
         x = common.norm(x, f"{name}_norm")
-        if pooled and not pool_first:
+        if pooled and not style.pool_first:
             x = pool(x)
-        x = common.prelu(x, f"{name}_prelu")
+        x = common.activate(x, style.activation, name)
     if include_top:
-        x = common.classes(tf.keras.layers.Flatten(name="flatten")(x), num_classes)
+        x = tf.keras.layers.Flatten(name="flatten")(x)
+        x = common.classes(x, num_classes, style.logits_initializer)
     return common.finish(image, x, "vgg_small", weights)
