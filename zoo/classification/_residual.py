@@ -149,9 +149,7 @@ def _shortcut(x, style: Residual, layers, filters: int, strides: int, name: str)
         return _subsampled(x, filters, strides, name)
     name = f"{name}_shortcut"
     if style.downsampling == "pooled":
-        x = tf.keras.layers.AveragePooling2D(strides, strides, padding="same", name=f"{name}_pool")(
-            x
-        )
+        x = tf.keras.layers.AveragePooling2D(2, 2, padding="same", name=f"{name}_pool")(x)
         strides = 1
     x = common.real_conv(x, filters, 1, strides, f"{name}_conv", style.real_initializer)
     return common.norm(x, f"{name}_norm", style.gamma)

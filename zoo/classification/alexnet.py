@@ -8,7 +8,6 @@ from larq_ext_zoo.classification import _common as common
 
 # Filters, size of the kernel, and whether pooling follows: the second to the fifth convolution.
 _CONVOLUTIONS = ((256, 5, True), (384, 3, False), (384, 3, False), (256, 3, True))
-_VARIANTS = {"default": False, "learnable_scale": True}  # whether pooling stands before the norm
 
 
 def AlexNet(
@@ -20,7 +19,6 @@ def AlexNet(
     num_classes: int = 1000,
     quantizer: str | None = "fda",
     pad_values: float | None = None,
-    variant: str = "default",
 ) -> tf.keras.Model:
     """AlexNet with norms, for ImageNet: four convolutions and two dense layers are binary.
 
@@ -31,10 +29,8 @@ def AlexNet(
 
     The papers that report AlexNet (Trained Binarization, FDA-BNN) were not found to give its
     layers. The choice is ours, after XNOR-Net: the widths of the first AlexNet without groups, no
-    local response normalization, a norm in front of each binary layer, no dropout. `"default"`
-    pools after the norm, which the runtime joins with the convolution; `"learnable_scale"` pools
-    before it, as XNOR-Net does. In floating point (`quantizer=None`) ReLUs take the place of the
-    binarization.
+    local response normalization, a norm in front of each binary layer, pooling before it, no
+    dropout. In floating point (`quantizer=None`) ReLUs take the place of the binarization.
 
     # Arguments
         input_shape: Height, width and channels.
@@ -44,29 +40,25 @@ def AlexNet(
         num_classes: Number of classes.
         quantizer: Name of a method, or `None` for a network in floating point.
         pad_values: What borders are padded with; `None` is what the method says.
-        variant: `"default"` or `"learnable_scale"`.
 
     # Returns
         A model from images to probabilities `(samples, num_classes)`, or features, for the usual
         size `(samples, 6, 6, 256)`.
 
     # Raises
-        ValueError: for an unknown variant or method, with the known ones.
+        ValueError: for an unknown method, with the known ones.
 
     # References
         - [XNOR-Net](https://arxiv.org/abs/1603.05279)
         - [Trained Binarization](https://arxiv.org/abs/1909.11366)
         - [FDA-BNN](https://arxiv.org/abs/2103.00841)
     """
-    pool_first = common.choose(variant, _VARIANTS)
     layers = common.BinaryLayers(quantizer, pad_values, instead="relu")
 
-    def pool_and_norm(x, name: str, pooled: bool = True):
-        pool = tf.keras.layers.MaxPool2D(3, 2, name=f"{name}_pool")
-        if pooled and pool_first:
-            x = pool(x)
-        x = common.norm(x, f"{name}_norm")
-        return pool(x) if pooled and not pool_first else x
+    def pool_and_norm(x, name: str):
+        # In this order: the maximum of nine values that are centred is positive nearly always.
+        x = tf.keras.layers.MaxPool2D(3, 2, name=f"{name}_pool")(x)
+        return common.norm(x, f"{name}_norm")
 
     image = common.network_input(input_shape, input_tensor)
     x = tf.keras.layers.ZeroPadding2D(2, name="pad")(image)
@@ -76,10 +68,13 @@ def AlexNet(
     x = pool_and_norm(x, "stem")
     for index, (filters, size, pooled) in enumerate(_CONVOLUTIONS):
         name = f"conv{index + 2}"
-        x = pool_and_norm(layers.conv(x, filters, size, name=name), name, pooled)
+        x = layers.conv(x, filters, size, name=name)
+        x = pool_and_norm(x, name) if pooled else common.norm(x, f"{name}_norm")
     if include_top:
         x = tf.keras.layers.Flatten(name="flatten")(x)
         for name in ("dense6", "dense7"):
             x = common.norm(layers.dense(x, 4096, name=name), f"{name}_norm")
+        # Without it this layer and the classifier would be one linear map.
+        x = common.activate(x, "relu", "dense7")
         x = common.classes(x, num_classes)
     return common.finish(image, x, "alexnet", weights)
