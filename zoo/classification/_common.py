@@ -107,7 +107,7 @@ def real_conv(
     )(x)
 
 
-def norm(x, name: str | None = None, gamma: float = 1.0):
+def norm(x, name: str | None = None, gamma: float = 1.0, beta: float = 0.0):
     """Batch normalization with the constants of PyTorch, which the papers' code used.
 
     Statistics are those of the whole batch also where it is spread over several devices. With
@@ -116,7 +116,8 @@ def norm(x, name: str | None = None, gamma: float = 1.0):
     return tf.keras.layers.BatchNormalization(
         momentum=0.9,
         epsilon=1e-5,
-        gamma_initializer=tf.keras.initializers.Constant(gamma) if gamma != 1.0 else "ones",
+        gamma_initializer=tf.keras.initializers.Constant(gamma),
+        beta_initializer=tf.keras.initializers.Constant(beta),
         synchronized=tf.distribute.get_strategy().num_replicas_in_sync > 1,
         name=name,
     )(x)

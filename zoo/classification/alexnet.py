@@ -8,6 +8,10 @@ from larq_ext_zoo.classification import _common as common
 
 # Filters, size of the kernel, and whether pooling follows: the second to the fifth convolution.
 _CONVOLUTIONS = ((256, 5, True), (384, 3, False), (384, 3, False), (256, 3, True))
+_VARIANTS = {"default": False, "learnable_scale": True}  # whether pooling stands before the norm
+# The maximum of nine centred values is positive nearly always: 99 % of the signs into the first
+# dense layer would be +1 at first.
+_POOLED_BETA = -1.0
 
 
 def AlexNet(
@@ -19,6 +23,7 @@ def AlexNet(
     num_classes: int = 1000,
     quantizer: str | None = "fda",
     pad_values: float | None = None,
+    variant: str = "default",
 ) -> tf.keras.Model:
     """AlexNet with norms, for ImageNet: four convolutions and two dense layers are binary.
 
@@ -29,8 +34,10 @@ def AlexNet(
 
     The papers that report AlexNet (Trained Binarization, FDA-BNN) were not found to give its
     layers. The choice is ours, after XNOR-Net: the widths of the first AlexNet without groups, no
-    local response normalization, a norm in front of each binary layer, pooling before it, no
-    dropout. In floating point (`quantizer=None`) ReLUs take the place of the binarization.
+    local response normalization, a norm in front of each binary layer, no dropout. `"default"`
+    pools after the norm, which the runtime joins with the convolution; `"learnable_scale"` pools
+    before it, as XNOR-Net does. In floating point (`quantizer=None`) ReLUs take the place of the
+    binarization.
 
     # Arguments
         input_shape: Height, width and channels.
@@ -40,25 +47,28 @@ def AlexNet(
         num_classes: Number of classes.
         quantizer: Name of a method, or `None` for a network in floating point.
         pad_values: What borders are padded with; `None` is what the method says.
+        variant: `"default"` or `"learnable_scale"`.
 
     # Returns
         A model from images to probabilities `(samples, num_classes)`, or features, for the usual
         size `(samples, 6, 6, 256)`.
 
     # Raises
-        ValueError: for an unknown method, with the known ones.
+        ValueError: for an unknown variant or method, with the known ones.
 
     # References
         - [XNOR-Net](https://arxiv.org/abs/1603.05279)
         - [Trained Binarization](https://arxiv.org/abs/1909.11366)
         - [FDA-BNN](https://arxiv.org/abs/2103.00841)
     """
+    pool_first = common.choose(variant, _VARIANTS)
     layers = common.BinaryLayers(quantizer, pad_values, instead="relu")
 
     def pool_and_norm(x, name: str):
-        # In this order: the maximum of nine values that are centred is positive nearly always.
-        x = tf.keras.layers.MaxPool2D(3, 2, name=f"{name}_pool")(x)
-        return common.norm(x, f"{name}_norm")
+        pool = tf.keras.layers.MaxPool2D(3, 2, name=f"{name}_pool")
+        if pool_first:
+            return common.norm(pool(x), f"{name}_norm")
+        return pool(common.norm(x, f"{name}_norm", beta=_POOLED_BETA))
 
     image = common.network_input(input_shape, input_tensor)
     x = tf.keras.layers.ZeroPadding2D(2, name="pad")(image)
