@@ -1,31 +1,67 @@
 """Batches for training and evaluation as a pure function of seed, epoch and position.
 
-Order and augmentation of an epoch are drawn with stateless random numbers for all its images at
+Order and random numbers of an epoch are drawn with stateless generators for all its images at
 once, so a run that starts in the middle of an epoch sees exactly what an uninterrupted run would
-have seen. Cropping and flipping are one gather over the whole batch.
+have seen, and several workers see together what one would see.
 """
 
 from __future__ import annotations
 
-import dataclasses
+from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
 
-from larq_ext_recipes.datasets import Dataset
+from larq_ext_recipes._augmentation import Augmentation
+from larq_ext_recipes._order import batch_positions
+
+# A row is what is known of a batch before its images are read: `image` (numbers or records),
+# `position` in the epoch, `draws` and `key` of each image.
+Row = dict[str, tf.Tensor]
+
+# Nothing here needs AutoGraph, which takes a second to say so.
+untransformed = tf.autograph.experimental.do_not_convert
 
 
-@dataclasses.dataclass(frozen=True)
-class Augmentation:
-    """Random changes of the training images.
+class Source(Protocol):
+    """What the pipeline asks of a data set."""
+
+    name: str
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    white: float  # largest value of a pixel
+    input_shape: tuple[int, int, int]
+    train_size: int
+    test_size: int
+
+    def shuffled(self, key: tf.Tensor, steps: Steps, start_step: tf.Tensor) -> tf.data.Dataset:
+        """The images of an epoch's steps from `start_step` on, in the order that `key` says."""
+
+    def in_order(self, steps: Steps) -> tf.data.Dataset:
+        """The images of the steps of an evaluation."""
+
+    def read(self, rows: tf.data.Dataset, augmentation: Augmentation | None) -> tf.data.Dataset:
+        """Rows to `(images, labels, row)`, cropped and flipped; without one, for evaluation."""
+
+
+class Steps:
+    """Positions in an epoch by step, replica and place in the batch.
 
     # Arguments
-        padding: Zeros around the image before a crop of the original size is taken, pixels.
-        flip: Whether half of the images are mirrored left to right.
+        positions: Integers `(steps, replicas, images)`; negative ones stand for no image.
+        batch_size: Images of a global batch.
     """
 
-    padding: int = 4
-    flip: bool = True
+    def __init__(self, positions: np.ndarray, batch_size: int) -> None:
+        self.positions, self.batch_size = positions, batch_size
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def dataset(self, start: int | tf.Tensor = 0) -> tf.data.Dataset:
+        """The positions of a step after the other, int64 `(replicas, images)`."""
+        return tf.data.Dataset.from_tensor_slices(self.positions).skip(tf.cast(start, tf.int64))
 
 
 class TrainingData:
@@ -33,26 +69,41 @@ class TrainingData:
 
     # Arguments
         dataset: The data.
-        batch_size: Images per batch; the last batch of an epoch has what is left.
+        batch_size: Images per batch, of all workers and replicas together; the last batch of an
+            epoch has what is left.
         seed: Seed of order and augmentation.
         augmentation: What to change at random.
+        shard: This worker's index and the number of workers. Each has a contiguous slice of every
+            batch, so that all together see exactly the batches that one process sees.
+        replicas: Replicas of each worker. The slice is given in as many consecutive elements.
+
+    The slices of a batch that cannot be divided differ by one image. A last batch with fewer
+    images than there are slices is left out, everywhere; then `size` and `steps_per_epoch` do not
+    count it.
+
+    # Raises
+        UsageError: if the augmentation does not suit the data, or a slice would have no image.
     """
 
     def __init__(
-        self, dataset: Dataset, batch_size: int, seed: int, augmentation: Augmentation
+        self,
+        dataset: Source,
+        batch_size: int,
+        seed: int,
+        augmentation: Augmentation,
+        *,
+        shard: tuple[int, int] = (0, 1),
+        replicas: int = 1,
     ) -> None:
-        images, labels = dataset.train
+        augmentation.check(dataset.name, dataset.input_shape[-1])
+        positions = batch_positions(dataset.train_size, batch_size, shard=shard, replicas=replicas)
         self.batch_size = batch_size
-        self.size = len(labels)
-        self.steps_per_epoch = -(-self.size // batch_size)
+        self.steps_per_epoch = len(positions)
+        self.size = min(dataset.train_size, self.steps_per_epoch * batch_size)
+        self._dataset = dataset
         self._seed = seed
         self._augmentation = augmentation
-        self._height, self._width, channels = dataset.input_shape
-        # One more pixel at the end, black: what a crop finds outside the image.
-        self._pixels = tf.constant(
-            np.concatenate([images.reshape(-1, channels), np.zeros((1, channels), images.dtype)])
-        )
-        self._labels = tf.constant(labels)
+        self._steps = Steps(positions, batch_size)
         self._normalise = _normaliser(dataset)
 
     def batches(self, epoch: int, start_step: int = 0) -> tf.data.Dataset:
@@ -63,7 +114,8 @@ class TrainingData:
             start_step: The first batch to give, from 0.
 
         # Returns
-            Normalised images float32 `(batch, height, width, channels)` and labels `(batch,)`.
+            Normalised images float32 `(batch, height, width, channels)` and labels `(batch,)`, or
+            `(batch, classes)` if the augmentation mixes them.
         """
         return self.stream(epoch, epoch + 1, start_step)
 
@@ -79,77 +131,107 @@ class TrainingData:
             As `batches`.
         """
 
-        def plan(epoch: tf.Tensor) -> tf.data.Dataset:
-            first = tf.where(epoch == start_epoch, start_step * self.batch_size, 0)
-            plan = tf.data.Dataset.from_tensor_slices(self._draw(epoch))
-            return plan.skip(tf.cast(first, tf.int64)).batch(self.batch_size)
+        @untransformed
+        def rows(epoch: tf.Tensor) -> tf.data.Dataset:
+            return self._rows(epoch, tf.where(epoch == start_epoch, start_step, 0))
 
-        options = tf.data.Options()
-        options.deterministic = True
-        return (
-            tf.data.Dataset.range(start_epoch, end_epoch)
-            .flat_map(plan)
-            .map(self._batch, num_parallel_calls=2, deterministic=True)
-            .prefetch(4)
-            .with_options(options)
-        )
+        rows = tf.data.Dataset.range(start_epoch, end_epoch).flat_map(rows)
+        batches = self._dataset.read(rows, self._augmentation)
+        return _tuned(batches.map(self._finish, num_parallel_calls=_PARALLEL))
 
-    def _draw(self, epoch: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Order, shifts and flips of one epoch, entry `i` for the image at position `i`."""
+    def _rows(self, epoch: tf.Tensor, start_step: tf.Tensor) -> tf.data.Dataset:
+        """What is to be read in one epoch, a row for each replica's batch."""
         key = tf.stack([tf.constant(self._seed, tf.int64), epoch])
-        seeds = tf.random.split(key, 4, alg="philox")
-        padding = self._augmentation.padding
+        order_key, draw_key, epoch_key = tf.unstack(tf.random.split(key, 3), num=3)
+        draws = self._augmentation.draw(draw_key, self._dataset.train_size)
 
-        def uniform(seed: tf.Tensor, low: int, high: int) -> tf.Tensor:
-            return tf.random.stateless_uniform(
-                [self.size], seed, low, high + 1, tf.int32, alg="philox"
+        @untransformed
+        def row(position: tf.Tensor, image: tf.Tensor) -> Row:
+            index = tf.maximum(position, 0)
+            chosen = {name: tf.gather(numbers, index) for name, numbers in draws.items()}
+            keys = tf.broadcast_to(epoch_key, tf.concat([tf.shape(position), [2]], 0))
+            return {"image": image, "position": position, "draws": chosen, "key": keys}
+
+        images = self._dataset.shuffled(order_key, self._steps, start_step)
+        positions = self._steps.dataset(start_step)
+        return tf.data.Dataset.zip((positions, images)).map(row).unbatch()
+
+    @untransformed
+    def _finish(
+        self, images: tf.Tensor, labels: tf.Tensor, row: Row
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        augmentation, position = self._augmentation, row["position"]
+        images = tf.cast(images, tf.float32)
+        if augmentation.randaugment is None:
+            keys = None
+        else:
+            keys = tf.map_fn(
+                lambda item: tf.random.fold_in(*item),
+                (row["key"], position),
+                fn_output_signature=row["key"].dtype,
             )
-
-        return {
-            "image": tf.random.experimental.stateless_shuffle(
-                tf.range(self.size), seeds[0], alg="philox"
-            ),
-            "down": uniform(seeds[1], -padding, padding),
-            "right": uniform(seeds[2], -padding, padding),
-            "flip": uniform(seeds[3], 0, int(self._augmentation.flip)),
-        }
-
-    def _batch(self, plan: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        height, width = self._height, self._width
-        rows = tf.range(height) + plan["down"][:, None]  # (batch, height)
-        columns = tf.range(width)
-        columns = tf.where(plan["flip"][:, None] == 1, width - 1 - columns, columns)
-        columns += plan["right"][:, None]  # (batch, width)
-        inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[
-            :, None, :
-        ]
-        position = (plan["image"][:, None] * height + rows)[:, :, None] * width
-        position += columns[:, None, :]
-        outside = self._pixels.shape[0] - 1
-        images = tf.gather(self._pixels, tf.where(inside, position, outside))
-        return self._normalise(images), tf.gather(self._labels, plan["image"])
+        images = augmentation.recolor(images, row["draws"], keys, self._dataset.white)
+        images = self._normalise(images)
+        if not augmentation.mixes:
+            return images, labels
+        # The negative numbers: no image's own key is used for the batch again.
+        key = tf.random.fold_in(row["key"][0], -1 - position[0])
+        labels = tf.one_hot(labels, len(self._dataset.classes))
+        return augmentation.mix(images, labels, key)
 
 
-def evaluation_batches(dataset: Dataset, batch_size: int = 500) -> tf.data.Dataset:
+def evaluation_batches(
+    dataset: Source, batch_size: int = 500, *, shard: tuple[int, int] = (0, 1)
+) -> tf.data.Dataset:
     """The test images in order, once.
 
     # Arguments
         dataset: The data.
-        batch_size: Images per batch.
+        batch_size: Images per batch, of all workers together.
+        shard: This worker's index and the number of workers. Each has a contiguous slice of every
+            batch; all have the same number of batches and no image is left out (a last batch with
+            fewer images than workers joins the one before).
 
     # Returns
         Normalised images float32 `(batch, height, width, channels)` and labels `(batch,)`.
+
+    # Raises
+        UsageError: if a slice would have no image.
     """
-    normalise = _normaliser(dataset)
-    return (
-        tf.data.Dataset.from_tensor_slices(dataset.test)
-        .batch(batch_size)
-        .map(lambda images, labels: (normalise(images), labels))
-        .prefetch(2)
+    batch_size = max(batch_size, shard[1])
+    positions = batch_positions(dataset.test_size, batch_size, shard=shard, keep_all=True)
+    steps, normalise = Steps(positions, batch_size), _normaliser(dataset)
+
+    def row(position: tf.Tensor, image: tf.Tensor) -> Row:
+        return {"image": image, "position": position}
+
+    rows = tf.data.Dataset.zip((steps.dataset(), dataset.in_order(steps))).map(row).unbatch()
+    batches = dataset.read(rows, None)
+    return _tuned(
+        batches.map(
+            lambda images, labels, _: (normalise(images), labels), num_parallel_calls=_PARALLEL
+        )
     )
 
 
-def _normaliser(dataset: Dataset):
+def without_fill(row: Row) -> Row:
+    """A row without the places that no image has."""
+    count = tf.math.count_nonzero(row["position"] >= 0)
+    return tf.nest.map_structure(lambda values: values[:count], row)
+
+
+_PARALLEL = tf.data.AUTOTUNE
+
+
+def _tuned(batches: tf.data.Dataset) -> tf.data.Dataset:
+    options = tf.data.Options()
+    options.deterministic = True
+    # Sharding is done already; a distribution strategy must not split the batches again.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return batches.prefetch(2).with_options(options)
+
+
+def _normaliser(dataset: Source):
     mean = tf.constant(dataset.mean, tf.float32)
     scale = 1 / tf.constant(dataset.std, tf.float32)
     return lambda images: (tf.cast(images, tf.float32) - mean) * scale

@@ -2,46 +2,58 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-from collections.abc import Sequence
+import abc
 
 import numpy as np
+import tensorflow as tf
+
+from larq_ext_recipes._augmentation import Augmentation
+from larq_ext_recipes._errors import UsageError
+from larq_ext_recipes._pipeline import Source, TrainingData, evaluation_batches
 
 
 class DatasetError(Exception):
     """The data is not where it was looked for, or not in the form that was expected."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Dataset:
-    """Images and labels in memory, with the preprocessing that belongs to them.
+class Dataset(Source, abc.ABC):
+    """Images with labels, and the preprocessing that belongs to them.
 
-    The images stay as their source has them; a network sees `(image - mean) / std`.
+    A network sees `(image - mean) / std`.
 
-    # Arguments
+    # Attributes
         name: Name of the data set, such as `"cifar10"`.
-        train: Training images `(n, height, width, channels)` and integer labels `(n,)`.
-        test: Test images and labels in the same form.
         classes: Class names in the order of the labels.
+        input_shape: Height, width and channels of an image as a network sees it.
         mean: Mean per channel, in the unit of the images.
         std: Standard deviation per channel, in the unit of the images.
-        evaluated: What `test` is: `"test"`, or `"holdout"` where training images stand in.
+        white: Largest value of a pixel, in the same unit.
+        evaluated: What is evaluated on: `"test"`, or `"holdout"` where training images stand in.
+        train_size: Number of training images.
+        test_size: Number of images to evaluate on.
     """
 
-    name: str
-    train: tuple[np.ndarray, np.ndarray]
-    test: tuple[np.ndarray, np.ndarray]
-    classes: Sequence[str]
-    mean: Sequence[float]
-    std: Sequence[float]
-    evaluated: str = "test"
+    evaluated: str
 
-    @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of an image."""
-        return self.train[0].shape[1:]
+    def training(
+        self,
+        batch_size: int,
+        seed: int,
+        augmentation: Augmentation,
+        *,
+        shard: tuple[int, int] = (0, 1),
+        replicas: int = 1,
+    ) -> TrainingData:
+        """Batches to train on; the arguments are those of `TrainingData`."""
+        return TrainingData(self, batch_size, seed, augmentation, shard=shard, replicas=replicas)
 
+    def evaluation(
+        self, batch_size: int = 500, *, shard: tuple[int, int] = (0, 1)
+    ) -> tf.data.Dataset:
+        """Batches to evaluate on, once and in order; as `evaluation_batches`."""
+        return evaluation_batches(self, batch_size, shard=shard)
+
+    @abc.abstractmethod
     def hold_out(self, count: int) -> Dataset:
         """Replaces the test set by a part of the training set.
 
@@ -55,31 +67,24 @@ class Dataset:
             A data set that trains on the remaining images and tests on those held out.
 
         # Raises
-            ValueError: if `count` is not a multiple of the number of classes or too large.
+            UsageError: if `count` is not a multiple of the number of classes or too large.
         """
-        images, labels = self.train
-        per_class, remainder = divmod(count, len(self.classes))
-        available = np.bincount(labels, minlength=len(self.classes)).min()
+
+    @abc.abstractmethod
+    def fingerprint(self) -> str:
+        """A SHA-256 of what the data set is, in hexadecimal."""
+
+    def _held_out(self, labels: np.ndarray, count: int) -> np.ndarray:
+        """Which training images are held out, bool."""
+        classes = len(self.classes)
+        per_class, remainder = divmod(count, classes)
+        available = np.bincount(labels, minlength=classes).min()
         if remainder or not 0 < per_class < available:
-            raise ValueError(
+            raise UsageError(
                 f"holdout={count} cannot be taken from {self.name}: give a multiple of its "
-                f"{len(self.classes)} classes between {len(self.classes)} and "
-                f"{(available - 1) * len(self.classes)}."
+                f"{classes} classes between {classes} and {(available - 1) * classes}."
             )
         held = np.zeros(len(labels), bool)
-        for label in range(len(self.classes)):
+        for label in range(classes):
             held[np.flatnonzero(labels == label)[-per_class:]] = True
-        return dataclasses.replace(
-            self,
-            train=(images[~held], labels[~held]),
-            test=(images[held], labels[held]),
-            evaluated="holdout",
-        )
-
-    def fingerprint(self) -> str:
-        """A SHA-256 of all images, labels and the preprocessing, in hexadecimal."""
-        digest = hashlib.sha256(repr((self.mean, self.std)).encode())
-        for array in (*self.train, *self.test):
-            digest.update(f"{array.dtype}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).data)
-        return digest.hexdigest()
+        return held

@@ -10,8 +10,9 @@ import pathlib
 
 import numpy as np
 
+from larq_ext_recipes.datasets._arrays import ArrayDataset
 from larq_ext_recipes.datasets._cifar_files import Split, read_official
-from larq_ext_recipes.datasets._dataset import Dataset, DatasetError
+from larq_ext_recipes.datasets._dataset import DatasetError
 
 CLASSES = (
     "airplane",
@@ -34,7 +35,7 @@ STD = tuple(255 * value for value in (0.229, 0.224, 0.225))
 _PIP = "pip install 'tensorflow-datasets>=4.8.3,<4.9' 'tensorflow-metadata<1.15' 'etils<1.14'"
 
 
-def load(data_dir: str | pathlib.Path | None = None) -> Dataset:
+def load(data_dir: str | pathlib.Path | None = None) -> ArrayDataset:
     """Loads CIFAR-10 in the official order, from wherever it is.
 
     # Arguments
@@ -56,7 +57,7 @@ def load(data_dir: str | pathlib.Path | None = None) -> Dataset:
         train, test = _read_tfds(folder)
     else:
         train, test = read_official(folder)
-    return Dataset("cifar10", train, test, CLASSES, MEAN, STD)
+    return ArrayDataset("cifar10", train, test, CLASSES, MEAN, STD)
 
 
 def _read_tfds(folder: pathlib.Path | None) -> tuple[Split, Split]:

@@ -10,13 +10,14 @@ import pathlib
 
 import numpy as np
 
-from larq_ext_recipes.datasets._dataset import Dataset, DatasetError
+from larq_ext_recipes.datasets._arrays import ArrayDataset
+from larq_ext_recipes.datasets._dataset import DatasetError
 
 TEST_IMAGES = 360
 SPLIT_SEED = 0  # one split for everyone, so that accuracies can be compared
 
 
-def load(data_dir: str | pathlib.Path | None = None) -> Dataset:
+def load(data_dir: str | pathlib.Path | None = None) -> ArrayDataset:
     """Loads the digits with a fixed split, stratified by class.
 
     # Arguments
@@ -44,4 +45,4 @@ def load(data_dir: str | pathlib.Path | None = None) -> Dataset:
         images, labels, test_size=TEST_IMAGES, stratify=labels, random_state=SPLIT_SEED
     )
     classes = tuple(str(digit) for digit in range(10))
-    return Dataset("digits", (x_train, y_train), (x_test, y_test), classes, (0.5,), (0.5,))
+    return ArrayDataset("digits", (x_train, y_train), (x_test, y_test), classes, (0.5,), (0.5,))

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from larq_ext_recipes._pipeline import Augmentation, TrainingData, evaluation_batches
-from larq_ext_recipes.datasets import Dataset
+from larq_ext_recipes.datasets import ArrayDataset
 
-NONE = Augmentation(padding=0, flip=False)
+NONE = Augmentation(crop_padding=0, flip=False)
 
 
 def make_dataset(count=50, height=6, width=9, channels=3):
@@ -16,7 +16,7 @@ def make_dataset(count=50, height=6, width=9, channels=3):
     images = generator.integers(1, 256, (count, height, width, channels), np.uint8)
     labels = np.arange(count)
     # The label is the index of the image, so a test can tell where a batch came from.
-    return Dataset("made", (images, labels), (images, labels), ["x"], (0.0,) * 3, (1.0,) * 3)
+    return ArrayDataset("made", (images, labels), (images, labels), ["x"], (0.0,) * 3, (1.0,) * 3)
 
 
 def collect(batches):
@@ -99,7 +99,7 @@ def test_crops_and_flips_against_numpy():
 
 def test_normalisation():
     dataset = make_dataset()
-    shifted = Dataset(
+    shifted = ArrayDataset(
         "made", dataset.train, dataset.test, ["x"], (10.0, 20.0, 30.0), (2.0, 4.0, 8.0)
     )
     expected = (dataset.train[0] - np.array([10, 20, 30])) / np.array([2, 4, 8])
@@ -113,6 +113,6 @@ def test_normalisation():
 
 def test_black_border_is_black_before_normalisation():
     dataset = make_dataset()
-    shifted = Dataset("made", dataset.train, dataset.test, ["x"], (10.0,) * 3, (2.0,) * 3)
+    shifted = ArrayDataset("made", dataset.train, dataset.test, ["x"], (10.0,) * 3, (2.0,) * 3)
     images, _ = collect(TrainingData(shifted, 8, 0, Augmentation(3, False)).batches(0))
     assert images.min() == -5.0  # (0 - 10) / 2; the darkest pixel of the images is 1
