@@ -8,6 +8,7 @@ import larq as lq
 import numpy as np
 import tensorflow as tf
 
+from larq_ext._rebuild import hidden_layers, obstacle
 from larq_ext._scope import quantized_scope
 from larq_ext.deploy.errors import DeploymentError
 from larq_ext.deploy.layers import BinaryConv2D, BinaryDense, DeployedSign, deployed_weights
@@ -49,18 +50,9 @@ def bake(model: tf.keras.Model) -> tf.keras.Model:
     """
     if hasattr(model, "_float_reasons"):
         return model
-    if not isinstance(model, tf.keras.Model):
-        raise DeploymentError(f"bake takes a tf.keras.Model, received {type(model).__name__}.")
-    if not isinstance(model, tf.keras.Sequential) and not model._is_graph_network:
-        raise DeploymentError(
-            f"The model {model.name!r} is a subclass of tf.keras.Model, whose layers cannot be "
-            "replaced. Build it with the functional API or as a tf.keras.Sequential."
-        )
-    if not model.built or not model.inputs:
-        raise DeploymentError(
-            f"The model {model.name!r} has no known input shape: give its first layer an "
-            "`input_shape`, or begin with tf.keras.layers.Input."
-        )
+    problem = obstacle(model)
+    if problem is not None:
+        raise DeploymentError(problem)
     weights: dict[str, list[np.ndarray]] = {}
     reasons: dict[str, str] = {}
 
@@ -100,15 +92,9 @@ def _bake_layer(layer) -> tuple[Any, list[np.ndarray], str | None]:
         # As it is: Keras writes a function by a name that it may not find again.
         config["input_quantizer"] = layer.input_quantizer
     if not quantizers:
-        hidden = [
-            part.name for part in layer._flatten_layers(include_self=False) if _is_quantized(part)
-        ]
-        if hidden:
-            raise DeploymentError(
-                f"The layer {layer.name!r} ({type(layer).__name__}) holds quantized layers "
-                f"({', '.join(hidden)}), which cannot be replaced inside it. Put them into the "
-                "model itself, with the functional API or as a nested functional model."
-            )
+        problem = hidden_layers(layer, _is_quantized)
+        if problem is not None:
+            raise DeploymentError(problem)
         return type(layer).from_config(config), layer.get_weights(), None
     if not _is_binary(getattr(layer, "input_quantizer", None)) or not all(
         _is_binary(q) for q in quantizers.values()
