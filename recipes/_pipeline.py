@@ -63,6 +63,20 @@ class Steps:
         """The positions of a step after the other, int64 `(replicas, images)`."""
         return tf.data.Dataset.from_tensor_slices(self.positions).skip(tf.cast(start, tf.int64))
 
+    def shuffled(self, size: int, key: tf.Tensor, start: int | tf.Tensor) -> tf.data.Dataset:
+        """The same places with numbers in random order in the place of positions.
+
+        # Arguments
+            size: How many numbers there are.
+            key: Seed of two integers.
+            start: The first step to give.
+        """
+        numbers = tf.range(size, dtype=tf.int64)
+        order = tf.random.experimental.stateless_shuffle(numbers, key)
+        return self.dataset(start).map(
+            untransformed(lambda step: tf.gather(order, tf.maximum(step, 0)))
+        )
+
 
 class TrainingData:
     """The training batches of a data set.

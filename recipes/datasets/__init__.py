@@ -1,4 +1,7 @@
-"""Data sets by name. Each has a module with a function `load(data_dir, image_size)`."""
+"""Data sets by name. Each has a module with a function `load(data_dir)`.
+
+Those of pictures of any size take `image_size` too.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,17 @@ import pathlib
 
 from larq_ext_recipes._errors import UsageError
 from larq_ext_recipes._names import unknown_name
-from larq_ext_recipes.datasets import cifar10, digits
+from larq_ext_recipes.datasets import cifar10, digits, folder, imagenet, imagenette, mnist
 from larq_ext_recipes.datasets._arrays import ArrayDataset
 from larq_ext_recipes.datasets._dataset import Dataset, DatasetError
 
-LOADERS = {"cifar10": cifar10.load, "digits": digits.load}
+_OF_ONE_SIZE = {"cifar10": cifar10.load, "digits": digits.load, "mnist": mnist.load}
+_OF_ANY_SIZE = {
+    "folder": folder.load,
+    "imagenet": imagenet.load,
+    "imagenette": imagenette.load,
+}
+LOADERS = _OF_ONE_SIZE | _OF_ANY_SIZE
 
 
 def load(
@@ -33,7 +42,9 @@ def load(
     """
     if name not in LOADERS:
         raise UsageError(unknown_name("data set", name, LOADERS))
-    dataset = LOADERS[name](data_dir)
+    if name in _OF_ANY_SIZE:
+        return _OF_ANY_SIZE[name](data_dir, image_size)
+    dataset = _OF_ONE_SIZE[name](data_dir)
     if image_size not in (None, dataset.input_shape[0]):
         height, width, _ = dataset.input_shape
         raise UsageError(

@@ -79,14 +79,10 @@ class ArrayDataset(Dataset):
         return digest.hexdigest()
 
     def shuffled(self, key: tf.Tensor, steps: Steps, start_step: tf.Tensor) -> tf.data.Dataset:
-        numbers = tf.range(self.train_size, dtype=tf.int64)
-        order = tf.random.experimental.stateless_shuffle(numbers, key)
-        return steps.dataset(start_step).map(
-            untransformed(lambda step: tf.gather(order, tf.maximum(step, 0)))
-        )
+        return steps.shuffled(self.train_size, key, start_step)
 
     def in_order(self, steps: Steps) -> tf.data.Dataset:
-        return steps.dataset().map(untransformed(lambda step: tf.maximum(step, 0)))
+        return steps.dataset()
 
     def read(self, rows: tf.data.Dataset, augmentation: Augmentation | None) -> tf.data.Dataset:
         images, labels = self._tensors_to_test if augmentation is None else self._tensors_to_train
@@ -159,5 +155,5 @@ class ArrayDataset(Dataset):
 
 
 def _tensors(split: tuple[np.ndarray, np.ndarray]) -> tuple[tf.Tensor, tf.Tensor]:
-    with tf.device("CPU"):  # the pipeline's place, also where there is a GPU
+    with tf.init_scope(), tf.device("CPU"):  # for every graph, and also where there is a GPU
         return tf.constant(split[0]), tf.constant(split[1])

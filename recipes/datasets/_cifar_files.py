@@ -9,6 +9,7 @@ import pickle
 import numpy as np
 
 from larq_ext_recipes.datasets._dataset import DatasetError
+from larq_ext_recipes.datasets._looking import describe
 
 TRAIN = [f"data_batch_{number}" for number in range(1, 6)]
 TEST = ["test_batch"]
@@ -48,23 +49,13 @@ def _find(folder: pathlib.Path) -> tuple[pathlib.Path, str]:
     raise DatasetError(
         f"No CIFAR-10 in {folder}: looked for data_batch_1.bin (binary form) and data_batch_1 "
         f"(Python form) there and in its folders {' and '.join(FORMS)}, and for cifar10/<version> "
-        f"of tensorflow-datasets; found {_content(folder)}."
+        f"of tensorflow-datasets; found {describe(folder)}."
     )
-
-
-def _content(folder: pathlib.Path) -> str:
-    if not folder.exists():
-        return "no such folder"
-    if not folder.is_dir():
-        return "a file, not a folder"
-    names = sorted(path.name for path in folder.iterdir())
-    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return (", ".join(names[:8]) + more) if names else "an empty folder"
 
 
 def _existing(folder: pathlib.Path, name: str) -> pathlib.Path:
     if not (folder / name).is_file():
-        raise DatasetError(f"{folder / name} is missing; the folder holds {_content(folder)}.")
+        raise DatasetError(f"{folder / name} is missing; the folder holds {describe(folder)}.")
     return folder / name
 
 

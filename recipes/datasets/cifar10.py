@@ -13,6 +13,7 @@ import numpy as np
 from larq_ext_recipes.datasets._arrays import ArrayDataset
 from larq_ext_recipes.datasets._cifar_files import Split, read_official
 from larq_ext_recipes.datasets._dataset import DatasetError
+from larq_ext_recipes.datasets._records import TFDS_PIP
 
 CLASSES = (
     "airplane",
@@ -31,8 +32,6 @@ CLASSES = (
 # normalises CIFAR-10 with them.
 MEAN = tuple(255 * value for value in (0.485, 0.456, 0.406))
 STD = tuple(255 * value for value in (0.229, 0.224, 0.225))
-
-_PIP = "pip install 'tensorflow-datasets>=4.8.3,<4.9' 'tensorflow-metadata<1.15' 'etils<1.14'"
 
 
 def load(data_dir: str | pathlib.Path | None = None) -> ArrayDataset:
@@ -66,7 +65,8 @@ def _read_tfds(folder: pathlib.Path | None) -> tuple[Split, Split]:
     except ImportError as error:
         raise DatasetError(
             "Without a data folder CIFAR-10 comes from tensorflow-datasets, which is not "
-            f"installed: type `{_PIP}`, or give data_dir=FOLDER with cifar-10-batches-bin in it."
+            f"installed: type `{TFDS_PIP}`, or "
+            "give data_dir=FOLDER with cifar-10-batches-bin in it."
         ) from error
     arrays = tfds.as_numpy(tfds.load("cifar10", data_dir=folder and str(folder), batch_size=-1))
     return tuple(_official_order(arrays[split]) for split in ("train", "test"))

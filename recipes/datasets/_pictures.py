@@ -1,0 +1,191 @@
+"""Pictures of any size that stay on disk, encoded, until their batch needs them."""
+
+from __future__ import annotations
+
+import abc
+
+import tensorflow as tf
+
+from larq_ext_recipes._augmentation import Augmentation, Draws
+from larq_ext_recipes._errors import UsageError
+from larq_ext_recipes._pipeline import Row, untransformed, without_fill
+from larq_ext_recipes.datasets._dataset import Dataset, DatasetError
+
+# The statistics of ImageNet, with which everybody normalises pictures.
+MEAN = tuple(255 * value for value in (0.485, 0.456, 0.406))
+STD = tuple(255 * value for value in (0.229, 0.224, 0.225))
+
+# How a whole JPEG or PNG file ends.
+_ENDS = (b"\xff\xd9", b"IEND\xaeB`\x82")
+
+
+class PictureDataset(Dataset, abc.ABC):
+    """JPEG and PNG pictures, gray and CMYK ones too, brought to one size in RGB.
+
+    To evaluate, the shorter side is resized to 256/224 of `image_size` and the centre is cut out.
+    To train, a random crop is either resized (`crop_scale`) or cut out of that resized picture at
+    most `crop_padding` pixels off the centre. Resizing is bilinear, with antialiasing where a
+    picture becomes smaller.
+
+    # Attributes
+        image_size: Height and width as a network sees them, pixels.
+    """
+
+    image_size: int
+    mean = MEAN
+    std = STD
+    white = 255.0
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels as a network sees them."""
+        return self.image_size, self.image_size, 3
+
+    @abc.abstractmethod
+    def fetch(self, image: tf.Tensor, training: bool) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Reads one picture.
+
+        # Arguments
+            image: What the rows have as `image`.
+            training: Whether it is of the training set.
+
+        # Returns
+            Encoded content, class number (int64) and a name for errors.
+        """
+
+    def read(self, rows: tf.data.Dataset, augmentation: Augmentation | None) -> tf.data.Dataset:
+        width = rows.element_spec["position"].shape[0]
+
+        def load(item: Row) -> tuple[tf.Tensor, tf.Tensor]:
+            content, label, name = self.fetch(item["image"], augmentation is not None)
+            content = _checked(content, name)
+            picture = self._picture(content, item.get("draws"), augmentation)
+            return tf.saturate_cast(tf.round(picture), tf.uint8), label
+
+        def nothing() -> tuple[tf.Tensor, tf.Tensor]:
+            return tf.zeros(self.input_shape, tf.uint8), tf.zeros([], tf.int64)
+
+        @untransformed
+        def picture(item: Row) -> tuple[tf.Tensor, tf.Tensor, Row]:
+            image, label = tf.cond(item["position"] >= 0, lambda: load(item), nothing)
+            known = {name: value for name, value in item.items() if name != "image"}
+            return tf.ensure_shape(image, self.input_shape), label, known
+
+        @untransformed
+        def whole(images: tf.Tensor, labels: tf.Tensor, row: Row):
+            row = without_fill({**row, "images": images, "labels": labels})
+            return row.pop("images"), row.pop("labels"), row
+
+        pictures = rows.unbatch().map(picture, num_parallel_calls=tf.data.AUTOTUNE)
+        return pictures.batch(width, drop_remainder=True).map(whole)
+
+    def _picture(
+        self, content: tf.Tensor, draws: Draws | None, augmentation: Augmentation | None
+    ) -> tf.Tensor:
+        """One picture, float32 of `input_shape`."""
+        if augmentation is not None and augmentation.crop_scale is not None:
+            picture = decode(content, lambda *size: augmentation.crop_windows(draws, *size))
+            picture = resize(picture, [self.image_size, self.image_size])
+        else:
+            padding = augmentation.crop_padding if augmentation is not None else 0
+            shift = augmentation.shifts(draws) if padding else tf.zeros([2], tf.int32)
+            picture = self._cut_out(decode(content), padding, shift)
+        if augmentation is not None and augmentation.flip:
+            picture = tf.where(augmentation.flips(draws), picture[:, ::-1], picture)
+        return picture
+
+    def _cut_out(self, picture: tf.Tensor, padding: int, shift: tf.Tensor) -> tf.Tensor:
+        sides = tf.shape(picture)[:2]
+        shorter = round(self.image_size * 256 / 224)
+        sides = tf.cast(tf.round(sides * shorter / tf.reduce_min(sides)), tf.int32)
+        picture = resize(picture, sides)
+        picture = tf.pad(picture, [[padding, padding], [padding, padding], [0, 0]])
+        top, left = tf.unstack((sides - self.image_size) // 2 + padding + shift)
+        return tf.slice(picture, tf.stack([top, left, 0]), self.input_shape)
+
+
+def decode(content: tf.Tensor, window=None) -> tf.Tensor:
+    """Decodes a picture, or only a window of it.
+
+    # Arguments
+        content: An encoded picture.
+        window: Function from height and width to top, left, height and width of the window.
+
+    # Returns
+        Pixels uint8 `(height, width, 3)`.
+    """
+
+    def jpeg() -> tf.Tensor:
+        options = {"channels": 3, "dct_method": "INTEGER_ACCURATE"}
+        if window is None:
+            return tf.io.decode_jpeg(content, **options)
+        height, width, _ = tf.unstack(tf.io.extract_jpeg_shape(content), num=3)
+        return tf.io.decode_and_crop_jpeg(content, window(height, width), **options)
+
+    def other() -> tf.Tensor:
+        picture = tf.io.decode_image(content, channels=3, expand_animations=False)
+        picture = tf.ensure_shape(picture, [None, None, 3])
+        if window is None:
+            return picture
+        size = tf.shape(picture)
+        top, left, height, width = tf.unstack(window(size[0], size[1]), num=4)
+        return picture[top : top + height, left : left + width]
+
+    return tf.cond(tf.io.is_jpeg(content), jpeg, other)
+
+
+def resize(picture: tf.Tensor, size) -> tf.Tensor:
+    """Bilinear resizing to float32; antialiasing costs time, so only where it does something."""
+    picture = tf.cast(picture, tf.float32)
+    return tf.cond(
+        tf.reduce_any(tf.shape(picture)[:2] > size),
+        lambda: tf.image.resize(picture, size, antialias=True),
+        lambda: tf.image.resize(picture, size),
+    )
+
+
+def check_size(image_size: int | None, default: int) -> int:
+    """The size to take.
+
+    # Raises
+        UsageError: if it is not above 0.
+    """
+    if image_size is not None and image_size < 1:
+        raise UsageError(f"image_size must be 1 or more, received {image_size}.")
+    return default if image_size is None else image_size
+
+
+def decode_or_name(content: tf.Tensor, name: tf.Tensor) -> None:
+    """Decodes a picture for the error alone.
+
+    # Raises
+        DatasetError: with the picture's name, if it cannot be decoded.
+    """
+    try:
+        tf.io.decode_image(content, channels=3, expand_animations=False)
+    except tf.errors.InvalidArgumentError as error:
+        raise DatasetError(
+            f"{name.numpy().decode(errors='replace')} is damaged or no picture "
+            f"({tf.strings.length(content)} bytes): get or extract it again, or delete it."
+        ) from error
+
+
+def _checked(content: tf.Tensor, name: tf.Tensor) -> tf.Tensor:
+    """The content, unchanged.
+
+    TensorFlow's decoders do not know names of files, so what does not end as a picture does is
+    decoded where an error can name it.
+    """
+
+    def slowly() -> tf.Tensor:
+        def check(content: tf.Tensor, name: tf.Tensor) -> tf.Tensor:
+            decode_or_name(content, name)
+            return content
+
+        return tf.ensure_shape(tf.py_function(check, [content, name], tf.string), [])
+
+    length = tf.strings.length(content)
+    sound = tf.constant(False)
+    for end in _ENDS:
+        sound |= tf.strings.substr(content, tf.maximum(length - len(end), 0), len(end)) == end
+    return tf.cond(sound, lambda: content, slowly)
