@@ -66,14 +66,21 @@ class QuantizerScheduler(tf.keras.callbacks.Callback):
             raise ValueError(f"`by` is one of ['epoch', 'step'], received {by!r}.")
         self.attribute, self.schedule, self.by, self.where = attribute, schedule, by, where
 
-    def on_train_begin(self, logs=None):
-        holders = _holders(self.model)
-        self._targets = [
+    def applies_to(self, model: tf.keras.Model) -> bool:
+        """Whether a model has something to schedule."""
+        return bool(self._find_targets(model))
+
+    def _find_targets(self, model: tf.keras.Model) -> list[Any]:
+        return [
             holder
-            for holder in holders
+            for holder in _holders(model)
             if self.attribute in hyperparameters(holder) and (not self.where or self.where(holder))
         ]
+
+    def on_train_begin(self, logs=None):
+        self._targets = self._find_targets(self.model)
         if not self._targets:
+            holders = _holders(self.model)
             known = sorted({name for holder in holders for name in hyperparameters(holder)})
             raise ValueError(
                 f"No quantizer of the model has an attribute {self.attribute!r} to schedule. "

@@ -13,10 +13,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import larq_ext  # noqa: F401  (first: it makes tf.keras Keras 2)
-from larq_ext_recipes import _overrides, digits, resnet20, vgg_small  # noqa: F401  (they register)
+from larq_ext_recipes import (  # noqa: F401  (they register)
+    alexnet,
+    digits,
+    resnet18,
+    resnet18_cifar,
+    resnet20,
+    resnet34,
+    vgg_small,
+)
 from larq_ext_recipes._errors import TrainingError, TrainingInterrupted, UsageError
 from larq_ext_recipes._evaluate import evaluate
-from larq_ext_recipes._experiment import Experiment
+from larq_ext_recipes._experiment import Experiment, configure
 from larq_ext_recipes._registry import get_experiment, list_experiments, register
 from larq_ext_recipes._trainer import Callbacks, run_experiment
 
@@ -38,7 +46,7 @@ def train(
         overwrite: Whether to delete the run in the output folder.
         callbacks: Further Keras callbacks.
         command: The command line to record in the metrics; default: that of this process.
-        **overrides: Fields of `Experiment` to change, as values or as text.
+        **overrides: Fields of the experiment to change, as values or as text.
 
     # Returns
         The content of `metrics.json`: final accuracy and loss, configuration, machine, versions.
@@ -50,8 +58,9 @@ def train(
         TrainingInterrupted: after Ctrl-C or SIGTERM, with a checkpoint saved.
     """
     if isinstance(experiment, str):
-        experiment = get_experiment(experiment)
-    experiment = _overrides.apply(experiment, overrides, fixed=("name", "description"))
+        experiment = get_experiment(experiment, **overrides)
+    elif overrides:
+        experiment = experiment.replace(**overrides)
     return run_experiment(
         experiment, resume=resume, overwrite=overwrite, callbacks=callbacks, command=command
     )
@@ -62,6 +71,7 @@ __all__ = [
     "TrainingError",
     "TrainingInterrupted",
     "UsageError",
+    "configure",
     "evaluate",
     "get_experiment",
     "list_experiments",

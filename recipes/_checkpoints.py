@@ -6,6 +6,7 @@ import dataclasses
 import os
 import pathlib
 import shutil
+import tempfile
 import warnings
 
 import numpy as np
@@ -42,15 +43,27 @@ class Checkpoints:
     # Arguments
         folder: Where the checkpoints are.
         model: The compiled network; its optimizer and metrics must have their variables.
+        average: The moving average of the weights, if there is one.
+        writes: Whether this process keeps what is saved. Of several workers all have to save, as
+            variables are read together, but only the first one keeps it.
     """
 
-    def __init__(self, folder: pathlib.Path, model: tf.keras.Model) -> None:
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        model: tf.keras.Model,
+        *,
+        average: tf.Module | None = None,
+        writes: bool = True,
+    ) -> None:
         self._folder = folder
         self._model = model
+        self._writes = writes
         self._checkpoint = tf.train.Checkpoint(
             model=model,
             optimizer=model.optimizer,
             metrics=[variable for metric in model.metrics for variable in metric.variables],
+            **({"average": average} if average else {}),
         )
 
     def save(self, position: Position) -> pathlib.Path:
@@ -66,6 +79,10 @@ class Checkpoints:
                     f"{position.epoch + 1}, after step {position.step}."
                 )
         target = self._folder / f"epoch-{position.epoch:05d}-step-{position.step:06d}"
+        if not self._writes:
+            with tempfile.TemporaryDirectory() as elsewhere:
+                self._checkpoint.write(os.path.join(elsewhere, "state"))  # noqa: PTH118
+            return target
         temporary = self._folder / f".{target.name}.{os.getpid()}"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)

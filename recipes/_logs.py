@@ -46,10 +46,14 @@ class CsvLog:
         path: The file.
         epochs: Epochs that are completed; later rows of an existing file are dropped.
         evaluated: Prefix of the two evaluation columns: `"test"` or `"holdout"`.
+        writes: Whether this process is the one, of several workers, that writes.
     """
 
-    def __init__(self, path: pathlib.Path, epochs: int, evaluated: str) -> None:
+    def __init__(
+        self, path: pathlib.Path, epochs: int, evaluated: str, *, writes: bool = True
+    ) -> None:
         self._path = path
+        self._writes = writes
         self._names = [name.replace("test_", f"{evaluated}_") for name in COLUMNS]
         self.rows: list[EpochRecord] = []
         if path.exists() and epochs:
@@ -60,6 +64,8 @@ class CsvLog:
     def append(self, row: EpochRecord) -> None:
         """Adds a row."""
         self.rows.append(row)
+        if not self._writes:
+            return
         with atomic(self._path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(self._names)

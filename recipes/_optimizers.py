@@ -1,58 +1,141 @@
-"""Keras optimizers with weight decay for chosen variables only."""
+"""Keras optimizers by name, and several of them for one network."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
+import larq as lq
 import tensorflow as tf
 
 _KERNELS = ("kernel", "depthwise_kernel", "pointwise_kernel")
 
+LearningRateSchedule = tf.keras.optimizers.schedules.LearningRateSchedule
+
 
 def make_optimizer(
     name: str,
-    learning_rate: tf.keras.optimizers.schedules.LearningRateSchedule,
+    learning_rate: LearningRateSchedule,
+    model: tf.keras.Model,
     *,
     momentum: float,
-    gradient_clip_norm: float | None,
-    weight_decay: float,
-    decayed: Iterable[tf.Variable],
+    legacy: bool = False,
+    decoupled_decay: float = 0.0,
+    decayed: Iterable[tf.Variable] = (),
+    bop: tuple[float, float] | None = None,
+    quantizer_rate: LearningRateSchedule | None = None,
 ) -> tf.keras.optimizers.Optimizer:
-    """Builds SGD with momentum, or Adam.
+    """Builds SGD with momentum, Adam or AdamW, and Larq's `CaseOptimizer` around several.
 
     # Arguments
-        name: `"sgd"` or `"adam"`.
+        name: `"sgd"`, `"adam"` or `"adamw"`.
         learning_rate: The schedule.
+        model: The network.
         momentum: Momentum of SGD; first decay rate (`beta_1`) of Adam.
-        gradient_clip_norm: Norm that all gradients together may have, or `None`.
-        weight_decay: L2 weight decay as PyTorch and MindSpore define it: `weight_decay * w` is
-            added to the gradient after clipping, so that it passes through the momentum.
-        decayed: The variables that decay.
+        legacy: Whether to take Keras' legacy optimizer; several are always legacy.
+        decoupled_decay: Weight decay of AdamW.
+        decayed: The variables that AdamW lets decay.
+        bop: Threshold and adaptivity rate of Larq's Bop for binary kernels.
+        quantizer_rate: Schedule of an Adam for the parameters of the quantizers.
 
     # Returns
         The optimizer.
     """
-    common = {"learning_rate": learning_rate, "global_clipnorm": gradient_clip_norm}
+    if name == "adamw":
+        optimizer = tf.keras.optimizers.AdamW(
+            learning_rate, weight_decay=decoupled_decay, beta_1=momentum
+        )
+        kept = {id(variable) for variable in decayed}
+        optimizer.exclude_from_weight_decay(
+            var_list=[v for v in model.trainable_variables if id(v) not in kept]
+        )
+        return optimizer
+    # Larq's optimizers and its CaseOptimizer exist for the legacy ones only.
+    legacy = legacy or bop is not None or quantizer_rate is not None
+    kinds = tf.keras.optimizers.legacy if legacy else tf.keras.optimizers
     if name == "sgd":
-        return _with_l2(tf.keras.optimizers.SGD)(weight_decay, decayed, momentum=momentum, **common)
-    return _with_l2(tf.keras.optimizers.Adam)(weight_decay, decayed, beta_1=momentum, **common)
+        network = kinds.SGD(learning_rate, momentum=momentum)
+    else:
+        network = kinds.Adam(learning_rate, beta_1=momentum)
+    cases = []
+    if bop is not None:
+        threshold, gamma = bop
+        cases.append((_is_one_of(binary_kernels(model)), lq.optimizers.Bop(threshold, gamma)))
+    if quantizer_rate is not None:
+        adam = tf.keras.optimizers.legacy.Adam(quantizer_rate)
+        cases.append((_is_one_of(quantizer_parameters(model)), adam))
+    return lq.optimizers.CaseOptimizer(*cases, default_optimizer=network) if cases else network
 
 
-def _with_l2(base: type[tf.keras.optimizers.Optimizer]) -> type[tf.keras.optimizers.Optimizer]:
-    """Keras' own `weight_decay` argument is the decoupled kind, which is another algorithm."""
+def _is_one_of(variables: Iterable[tf.Variable]) -> Callable[[tf.Variable], bool]:
+    names = {variable.name for variable in variables}
+    return lambda variable: variable.name in names
 
-    class WithL2(base):
-        def __init__(self, l2: float, decayed: Iterable[tf.Variable], **kwargs) -> None:
-            super().__init__(name=base.__name__, **kwargs)
-            self._l2 = l2
-            self._l2_keys = frozenset(self._var_key(variable) for variable in decayed)
 
-        def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
-            if self._l2 and self._var_key(variable) in self._l2_keys:
-                gradient = gradient + tf.cast(self._l2, variable.dtype) * variable
-            super().update_step(gradient, variable)
+def create_variables(optimizer: tf.keras.optimizers.Optimizer, model: tf.keras.Model) -> None:
+    """Makes all variables of an optimizer exist, so that a checkpoint can restore them."""
+    variables = model.trainable_variables
+    if not isinstance(optimizer, tf.keras.optimizers.legacy.Optimizer):
+        return optimizer.build(variables)
+    if isinstance(optimizer, lq.optimizers.CaseOptimizer):
+        optimizer._compute_var_opt_mapping([(None, variable) for variable in variables])
+        groups = [[] for _ in optimizer.optimizers]
+        for variable in variables:
+            groups[optimizer.var_opt_mapping[lq.optimizers._var_key(variable)]].append(variable)
+        _ = optimizer.iterations
+        for part, group in zip(optimizer.optimizers, groups, strict=True):
+            part._create_all_weights(group)
+    else:
+        optimizer._create_all_weights(variables)
+    return None
 
-    return WithL2
+
+def _layers(model: tf.keras.Model) -> list[tf.keras.layers.Layer]:
+    return list(model._flatten_layers(include_self=False, recursive=True))
+
+
+def _binary_layers(model: tf.keras.Model) -> list[tf.keras.layers.Layer]:
+    return [
+        layer
+        for layer in _layers(model)
+        if any(getattr(layer, f"{kernel}_quantizer", None) is not None for kernel in _KERNELS)
+    ]
+
+
+def _trainable(model: tf.keras.Model, variables: Iterable[tf.Variable]) -> list[tf.Variable]:
+    """Those that are trained, each once."""
+    trainable = {id(variable) for variable in model.trainable_variables}
+    unique = {id(variable): variable for variable in variables}
+    return [variable for key, variable in unique.items() if key in trainable]
+
+
+def binary_kernels(model: tf.keras.Model) -> list[tf.Variable]:
+    """The latent kernels of binary layers."""
+    return _trainable(
+        model,
+        [
+            getattr(layer, kernel)
+            for layer in _binary_layers(model)
+            for kernel in _KERNELS
+            if getattr(layer, f"{kernel}_quantizer", None) is not None
+        ],
+    )
+
+
+def quantizer_parameters(model: tf.keras.Model) -> list[tf.Variable]:
+    """The trained parameters of the quantizers, such as a classifier's or a scale."""
+    quantizers = [
+        getattr(layer, f"{part}_quantizer", None)
+        for layer in _layers(model)
+        for part in ("input", *_KERNELS)
+    ]
+    return _trainable(
+        model,
+        [
+            variable
+            for quantizer in quantizers
+            for variable in getattr(quantizer, "trainable_weights", [])
+        ],
+    )
 
 
 def decayed_variables(
@@ -71,22 +154,14 @@ def decayed_variables(
     # Returns
         Trainable variables.
     """
-    layers = list(model._flatten_layers(include_self=False, recursive=True))
-    binary = [
-        layer
-        for layer in layers
-        if any(getattr(layer, f"{kernel}_quantizer", None) is not None for kernel in _KERNELS)
-    ]
     # A quantizer is a layer inside the binary one, often with parameters of its own.
-    spared = {id(inner) for layer in binary for inner in layer._flatten_layers()}
+    spared = {id(inner) for layer in _binary_layers(model) for inner in layer._flatten_layers()}
     found = []
-    for layer in layers:
+    for layer in _layers(model):
         if id(layer) in spared:
             continue
         if include_norm_and_bias:
             found += layer._trainable_weights  # its own, not those of layers inside it
         else:
             found += [getattr(layer, name) for name in _KERNELS if hasattr(layer, name)]
-    trainable = {id(variable) for variable in model.trainable_variables}
-    unique = {id(variable): variable for variable in found}
-    return [variable for key, variable in unique.items() if key in trainable]
+    return _trainable(model, found)

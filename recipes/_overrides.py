@@ -1,12 +1,13 @@
-"""Values for dataclass fields from command-line words such as `epochs=20`."""
+"""Values for the fields of experiments from command-line words such as `epochs=20`."""
 
 from __future__ import annotations
 
-import dataclasses
 import types
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+from zookeeper.core.utils import type_check
 
 from larq_ext_recipes._errors import UsageError
 from larq_ext_recipes._names import unknown_name
@@ -37,36 +38,46 @@ def split_words(words: Iterable[str]) -> dict[str, str]:
     return result
 
 
-def apply(instance: Any, overrides: Mapping[str, Any], fixed: Iterable[str] = ()) -> Any:
-    """Replaces fields of a dataclass; text is read as the type of the field.
+def read(overrides: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Reads text as the types of the fields that it is for, and checks other values.
 
     # Arguments
-        instance: A dataclass instance.
-        overrides: New values by field name.
-        fixed: Fields that cannot be overridden.
+        overrides: Values by field name.
+        fields: Types by field name.
 
     # Returns
-        A new instance.
+        Values by field name.
 
     # Raises
         UsageError: if there is no such field or the value does not fit its type.
     """
-    fields = {field.name for field in dataclasses.fields(instance)} - set(fixed)
-    hints = typing.get_type_hints(type(instance))
     for key in overrides:
         if key not in fields:
             raise UsageError(unknown_name("setting", key, fields))
-    values = {key: _read(key, value, hints[key]) for key, value in overrides.items()}
-    return dataclasses.replace(instance, **values)
+    return {key: _read(key, value, fields[key]) for key, value in overrides.items()}
+
+
+def guess(text: str) -> Any:
+    """The number, truth value or none that a text stands for, or the text."""
+    if text.lower() in ("none", "true", "false"):
+        return {"none": None, "true": True, "false": False}[text.lower()]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text
 
 
 def _read(key: str, value: Any, hint: Any) -> Any:
-    if not isinstance(value, str):
-        return value
     try:
-        return _parse(value, hint)
+        if isinstance(value, str):
+            return _parse(value, hint)
+        if type_check(value, hint):
+            return value
     except ValueError:
-        raise UsageError(f"{key} must be {_describe(hint)}, received {value!r}.") from None
+        pass
+    raise UsageError(f"{key} must be {_describe(hint)}, received {value!r}.")
 
 
 def _parse(text: str, hint: Any) -> Any:
@@ -74,13 +85,16 @@ def _parse(text: str, hint: Any) -> Any:
     if origin in (typing.Union, types.UnionType):
         if type(None) in arguments and text.lower() == "none":
             return None
-        return _parse(text, next(option for option in arguments if option is not type(None)))
+        return _parse(text, _options(hint)[0])
     if origin is typing.Literal:
         if text not in arguments:
             raise ValueError
         return text
     if origin is tuple:
-        return tuple(_parse(part, arguments[0]) for part in text.split(",") if part)
+        parts = [part for part in text.split(",") if part]
+        if arguments[-1] is not Ellipsis and len(parts) != len(arguments):
+            raise ValueError
+        return tuple(_parse(part, arguments[0]) for part in parts)
     if hint is bool:
         if text.lower() not in _TRUTH:
             raise ValueError
@@ -91,11 +105,18 @@ def _parse(text: str, hint: Any) -> Any:
 def _describe(hint: Any) -> str:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        names = [_describe(option) for option in arguments if option is not type(None)]
-        return " or ".join([*names[:1], *(["none"] if type(None) in arguments else [])])
+        return " or ".join(
+            [_describe(_options(hint)[0]), *(["none"] if type(None) in arguments else [])]
+        )
     if origin is typing.Literal:
         return f"one of {', '.join(arguments)}"
     if origin is tuple:
-        return f"a list like 1,2,3, each {_describe(arguments[0])}"
+        example = "1,2,3" if arguments[-1] is Ellipsis else ",".join("12345"[: len(arguments)])
+        return f"a list like {example}, each {_describe(arguments[0])}"
     names = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
     return names.get(hint, str(hint))
+
+
+def _options(hint: Any) -> list[Any]:
+    """The members of a union without none; the first is what text is read as."""
+    return [option for option in typing.get_args(hint) if option is not type(None)]

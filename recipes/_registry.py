@@ -3,47 +3,53 @@
 from __future__ import annotations
 
 import fnmatch
+from typing import Any
+
+import zookeeper
 
 from larq_ext_recipes._errors import UsageError
-from larq_ext_recipes._experiment import Experiment
+from larq_ext_recipes._experiment import Experiment, configure
 from larq_ext_recipes._names import unknown_name
 
-_EXPERIMENTS: dict[str, Experiment] = {}
+_EXPERIMENTS: dict[str, type[Experiment]] = {}
 
 
-def register(experiment: Experiment) -> Experiment:
-    """Makes an experiment known by its name.
+def register(experiment: type[Experiment]) -> type[Experiment]:
+    """Makes a class of experiments a zookeeper task, known by its name.
 
     # Arguments
-        experiment: The experiment.
+        experiment: A class derived from `Experiment`.
 
     # Returns
-        The same experiment.
+        The same class.
 
     # Raises
         ValueError: if another experiment has the name.
     """
-    if experiment.name in _EXPERIMENTS:
-        raise ValueError(f"There already is an experiment {experiment.name!r}: take another name.")
-    _EXPERIMENTS[experiment.name] = experiment
+    name = experiment.__name__
+    if name in _EXPERIMENTS:
+        raise ValueError(f"There already is an experiment {name!r}: take another name.")
+    _EXPERIMENTS[name] = zookeeper.task(experiment)
     return experiment
 
 
-def get_experiment(name: str) -> Experiment:
+def get_experiment(name: str, **overrides: Any) -> Experiment:
     """Finds an experiment.
 
     # Arguments
         name: Its name.
+        **overrides: Fields to change, as values or as text.
 
     # Returns
         The experiment.
 
     # Raises
-        UsageError: if there is none of that name; the message has the nearest names.
+        UsageError: if there is none of that name (the message has the nearest names), no such
+            field, or a value does not fit.
     """
     if name not in _EXPERIMENTS:
         raise UsageError(unknown_name("experiment", name, _EXPERIMENTS))
-    return _EXPERIMENTS[name]
+    return configure(_EXPERIMENTS[name], overrides)
 
 
 def list_experiments(pattern: str = "*") -> list[str]:

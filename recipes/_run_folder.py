@@ -17,9 +17,11 @@ class RunFolder:
 
     # Arguments
         experiment: The experiment; its `output_dir`, or else `runs/<name>`, is the folder.
+        writes: Whether this process is the one, of several workers, that writes.
     """
 
-    def __init__(self, experiment: Experiment) -> None:
+    def __init__(self, experiment: Experiment, *, writes: bool = True) -> None:
+        self._writes = writes
         default = pathlib.Path("runs", experiment.name)
         self.path = pathlib.Path(experiment.output_dir or default).expanduser()
         self.run = self.path / "run.json"
@@ -29,6 +31,7 @@ class RunFolder:
         self.model = self.path / "model.keras"
         self.checkpoints = self.path / "checkpoints"
         self.tensorboard = self.path / "tensorboard"
+        self.first_step = self.path / "first_step"
 
     def start(self, experiment: Experiment, data: str, resume: bool, overwrite: bool) -> None:
         """Prepares the folder for a new run, or checks that an old one may go on.
@@ -46,6 +49,8 @@ class RunFolder:
         if resume and overwrite:
             raise UsageError("--resume and --overwrite exclude each other: give one of them.")
         self._content = {"configuration": experiment.to_dict(), "data": data}
+        if not self._writes:
+            return None
         if resume:
             return self._check_same(self._content)
         if self.run.exists():
@@ -62,7 +67,8 @@ class RunFolder:
 
     def record(self) -> None:
         """Writes down that there is a run here, and with what settings."""
-        write_json(self.run, self._content)
+        if self._writes:
+            write_json(self.run, self._content)
 
     def describe_last(self) -> str:
         """Where the last checkpoint is."""
@@ -91,6 +97,6 @@ class RunFolder:
         """Deletes what a run writes, and nothing else that someone may have put here."""
         for path in (self.run, self.log, self.curve, self.metrics, self.model):
             path.unlink(missing_ok=True)
-        for path in (self.checkpoints, self.tensorboard):
+        for path in (self.checkpoints, self.tensorboard, self.first_step):
             if path.exists():
                 shutil.rmtree(path)

@@ -1,9 +1,10 @@
-"""The training loop: Keras' own train step, and everything a run of many hours needs around it."""
+"""The training loop: one step after another, and everything a run of many hours needs around it."""
 
 from __future__ import annotations
 
 import contextlib
 import math
+import pathlib
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -13,19 +14,33 @@ import larq as lq
 import tensorflow as tf
 
 import larq_ext
+from larq_ext_recipes._averaging import WeightAverage
 from larq_ext_recipes._checkpoints import Checkpoints, Position
+from larq_ext_recipes._diagnosis import first_not_finite
 from larq_ext_recipes._environment import hardware, versions
-from larq_ext_recipes._errors import TrainingError, TrainingInterrupted
+from larq_ext_recipes._errors import TrainingError, TrainingInterrupted, UsageError
 from larq_ext_recipes._experiment import Experiment
 from larq_ext_recipes._files import atomic, read_json, write_json
 from larq_ext_recipes._logs import CsvLog, EpochRecord, TensorBoardLog, draw_learning_curve
-from larq_ext_recipes._pipeline import TrainingData, evaluation_batches
+from larq_ext_recipes._optimizers import create_variables
 from larq_ext_recipes._progress import Display
 from larq_ext_recipes._run_folder import RunFolder
 from larq_ext_recipes._signals import StopRequest
+from larq_ext_recipes._strategy import Placement, place
+from larq_ext_recipes._training_step import StepOptions, with_step
+from larq_ext_recipes._two_step import load_run_model
 from larq_ext_recipes.datasets import Dataset
 
 Callbacks = Sequence[tf.keras.callbacks.Callback]
+
+# What TensorFlow says when another worker is gone.
+_LOST = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.InternalError,
+    tf.errors.DeadlineExceededError,
+)
 
 
 def run_experiment(
@@ -51,48 +66,79 @@ def run_experiment(
     # Raises
         UsageError: if a setting is wrong or the output folder does not allow the run.
         DatasetError: if the data is missing or damaged.
-        TrainingError: if the loss or a weight is not finite.
+        TrainingError: if the loss, a gradient or a weight is not finite, or nothing can be written.
         TrainingInterrupted: after Ctrl-C or SIGTERM, with a checkpoint saved.
     """
+    placement = place(experiment.strategy)  # TensorFlow wants it before anything else
     if experiment.deterministic:
         tf.config.experimental.enable_op_determinism()
     tf.keras.utils.set_random_seed(experiment.seed)
+    command = list(command if command is not None else sys.argv)
     dataset = experiment.load_data()
-    folder = RunFolder(experiment)
+    folder = RunFolder(experiment, writes=placement.is_chief)
     folder.start(experiment, dataset.fingerprint(), resume, overwrite)
     if resume and folder.metrics.exists():
         if experiment.progress != "none":
             print(f"The run in {folder.path} is already finished.")
         return read_json(folder.metrics)
+    if experiment.first_step_epochs:
+        experiment.build_model(dataset)  # a wrong setting shows before an hour of the first step
+        folder.record()
+        first = experiment.first_step(folder.first_step)
+        started = (folder.first_step / "run.json").exists()
+        run_experiment(first, resume=started, callbacks=callbacks, command=command)
+        experiment = experiment.replace(initial_weights=str(folder.first_step))
+        tf.keras.utils.set_random_seed(experiment.seed)
     with _precision(experiment), lq.context.quantized_scope(False):
-        trainer = _Trainer(experiment, dataset, folder, callbacks)
+        trainer = _Trainer(experiment, dataset, folder, placement, callbacks, resume)
         folder.record()  # only now: a start that fails on a wrong setting leaves no run behind
-        trainer.train()
+        with _lost_workers(placement, folder):
+            trainer.train()
     with lq.context.quantized_scope(False):
-        return trainer.finish(list(command if command is not None else sys.argv))
+        return trainer.finish(command)
 
 
 class _Trainer:
     """One run in one process."""
 
     def __init__(
-        self, experiment: Experiment, dataset: Dataset, folder: RunFolder, callbacks: Callbacks
+        self,
+        experiment: Experiment,
+        dataset: Dataset,
+        folder: RunFolder,
+        placement: Placement,
+        callbacks: Callbacks,
+        resume: bool,
     ) -> None:
         self.experiment, self.dataset, self.folder = experiment, dataset, folder
-        self.data = TrainingData(
-            dataset, experiment.batch_size, experiment.seed, experiment.augmentation
+        self.placement = placement
+        self.data = dataset.training(
+            experiment.batch_size,
+            experiment.seed,
+            experiment.augmentation,
+            shard=(placement.worker, placement.workers),
+            replicas=placement.replicas,
         )
-        self.test_batches = evaluation_batches(dataset)
+        self.test_batches = dataset.evaluation()
         self.learning_rate = experiment.make_learning_rate(self.data.steps_per_epoch)
-        self.model = experiment.build_model(dataset)
-        self._compile()
-        self.checkpoints = Checkpoints(folder.checkpoints, self.model)
-        self.position = self.checkpoints.restore()
-        self.log = CsvLog(folder.log, self.position.epoch, dataset.evaluated)
-        schedules = larq_ext.callbacks.method_schedules(experiment.quantizer, experiment.epochs)
+        with placement.strategy.scope():
+            network = experiment.build_model(dataset)
+            experiment.initialize(network)
+            self.model = with_step(network, self._step_options())
+            self._compile()
+            self.average = None
+            if experiment.weight_average:
+                self.average = WeightAverage(self.model, experiment.weight_average)
+        self.checkpoints = Checkpoints(
+            folder.checkpoints, self.model, average=self.average, writes=placement.is_chief
+        )
+        self.position = self.checkpoints.restore() if resume else Position()
+        self.log = CsvLog(
+            folder.log, self.position.epoch, dataset.evaluated, writes=placement.is_chief
+        )
         self.recorder = _Recorder()
         self.callbacks = tf.keras.callbacks.CallbackList(
-            [*schedules, *callbacks, self.recorder],
+            [*self._schedules(), *callbacks, self.recorder],
             model=self.model,
             epochs=experiment.epochs,
             steps=self.data.steps_per_epoch,
@@ -100,31 +146,69 @@ class _Trainer:
         )
         self.started = time.monotonic() - self.position.total_seconds
 
+    def _step_options(self) -> StepOptions:
+        experiment = self.experiment
+        options = {
+            "weight_decay": 0.0 if experiment.optimizer == "adamw" else experiment.weight_decay,
+            "decayed": experiment.decayed_variables,
+            "gradient_clip_norm": experiment.gradient_clip_norm,
+        }
+        if experiment.teacher is not None:
+            options |= {
+                "teacher": load_teacher(experiment.teacher, self.dataset),
+                "distillation": experiment.distillation,
+                "temperature": experiment.temperature,
+            }
+        return StepOptions(**options)
+
+    def _schedules(self) -> list[larq_ext.callbacks.QuantizerScheduler]:
+        """Those of the method that the network has a use for: not all, where kernels are real."""
+        experiment = self.experiment
+        if experiment.quantizer is None:
+            return []
+        schedules = larq_ext.callbacks.method_schedules(experiment.quantizer, experiment.epochs)
+        if experiment.binarize == "all":
+            return schedules
+        return [schedule for schedule in schedules if schedule.applies_to(self.model)]
+
     def _compile(self) -> None:
         """Compiles, and makes all variables exist that a checkpoint has to restore."""
         model = self.model
         optimizer = self.experiment.make_optimizer(model, self.learning_rate)
-        accuracy = tf.keras.metrics.SparseCategoricalAccuracy(name="accuracy")
-        model.compile(optimizer, loss=self.experiment.loss, metrics=[accuracy])
-        model.optimizer.build(model.trainable_variables)
+        model.compile(optimizer, loss=self.experiment.loss, metrics=[accuracy_metric()])
+        create_variables(model.optimizer, model)
         labels = tf.zeros([1], tf.int64)
         probabilities = tf.ones([1, len(self.dataset.classes)])
         model.compiled_loss(labels, probabilities)
         model.compiled_metrics.update_state(labels, probabilities)
         model.reset_metrics()
 
+    def _batches(self, epoch: int, step: int) -> Iterator:
+        """All batches of the rest of the run."""
+
+        def stream(context: tf.distribute.InputContext | None = None) -> tf.data.Dataset:
+            return self.data.stream(epoch, self.experiment.epochs, step)
+
+        if not self.placement.distributed:
+            return iter(stream())
+        return iter(self.placement.strategy.distribute_datasets_from_function(stream))
+
     def train(self) -> None:
         """Trains up to the last epoch, or to the step after which a signal arrived."""
         epochs, steps = self.experiment.epochs, self.data.steps_per_epoch
         start = self.position
-        batches = iter(self.data.stream(start.epoch, epochs, start.step))
-        tensorboard = TensorBoardLog(self.folder.tensorboard)
+        batches = self._batches(start.epoch, start.step)
+        chief = self.placement.is_chief
+        tensorboard = TensorBoardLog(self.folder.tensorboard) if chief else None
         self.model.stop_training = False
         self.callbacks.on_train_begin()
         with (
             StopRequest() as stop,
             Display(
-                self.experiment.progress, epochs, steps, start.epoch * steps + start.step
+                self.experiment.progress if chief else "none",
+                epochs,
+                steps,
+                start.epoch * steps + start.step,
             ) as self.display,
         ):
             if start.epoch or start.step:
@@ -132,7 +216,8 @@ class _Trainer:
             for epoch in range(start.epoch, epochs):
                 self._train_epoch(epoch, batches, stop)
                 row = self._finish_epoch(epoch)
-                tensorboard.append(row, self.dataset.evaluated, self.recorder.added)
+                if tensorboard:
+                    tensorboard.append(row, self.dataset.evaluated, self.recorder.added)
                 self._stop_if_asked(stop)
                 if self.model.stop_training:
                     break
@@ -149,18 +234,27 @@ class _Trainer:
         for step in range(self.position.step, steps):
             self.callbacks.on_train_batch_begin(step)
             logs = {name: float(value) for name, value in train_step(batches).items()}
-            self._check_finite(logs["loss"], epoch, step)
+            self._check_finite(logs, epoch, step)
+            if self.average:
+                self.average.update()
             self.callbacks.on_train_batch_end(step, logs)
             now = time.monotonic()
             self.position = Position(epoch, step + 1, now - began, now - self.started)
             images = min((step + 1) * self.data.batch_size, self.data.size)
             self.display.step(epoch, step + 1, images, logs)
             if stop.received:
-                self._save()
+                # Several workers have to save together, and the others know nothing of the signal.
+                if self.placement.workers == 1:
+                    self._save()
                 self._stop_if_asked(stop)
-            if now - saved > 60 * self.experiment.checkpoint_minutes:
+            if self._is_time_to_save(step + 1, now - saved):
                 self._save()
                 saved = time.monotonic()
+
+    def _is_time_to_save(self, step: int, seconds: float) -> bool:
+        if self.experiment.checkpoint_steps is not None:
+            return step % self.experiment.checkpoint_steps == 0
+        return self.placement.workers == 1 and seconds > 60 * self.experiment.checkpoint_minutes
 
     def _finish_epoch(self, epoch: int) -> EpochRecord:
         """Evaluates, writes the row of the epoch and saves a checkpoint."""
@@ -168,7 +262,8 @@ class _Trainer:
         done = epoch + 1
         test: dict[str, float] = {}
         if done % self.experiment.evaluate_every == 0 or done == self.experiment.epochs:
-            test = self.model.evaluate(self.test_batches, verbose=0, return_dict=True)
+            with self.average.in_place() if self.average else contextlib.nullcontext():
+                test = self.model.evaluate(self.test_batches, verbose=0, return_dict=True)
         seconds = self.position.epoch_seconds
         row = EpochRecord(
             epoch=done,
@@ -180,7 +275,8 @@ class _Trainer:
             seconds=round(seconds, 3),
             images_per_second=round(self.data.size / seconds, 1),
         )
-        self.log.append(row)
+        with _disk_errors(self.folder):
+            self.log.append(row)
         self.display.epoch(row, self.dataset.evaluated)
         logs.update({f"val_{name}": value for name, value in test.items()})
         self.recorder.known = frozenset(logs)
@@ -194,18 +290,19 @@ class _Trainer:
         return float(f"{rate:.7g}")  # the digits that float32 has
 
     def _save(self) -> None:
-        try:
+        with _disk_errors(self.folder):
             self.checkpoints.save(self.position)
-        except TrainingError as error:
-            raise TrainingError(f"{error} {self.folder.describe_last()}") from error
 
-    def _check_finite(self, loss: float, epoch: int, step: int) -> None:
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"The loss became {loss} in epoch {epoch + 1}, step {step + 1}. Try a lower "
-                "learning_rate or gradient_clip_norm=1, with --overwrite or another output_dir. "
-                f"{self.folder.describe_last()}"
-            )
+    def _check_finite(self, logs: dict[str, float], epoch: int, step: int) -> None:
+        what = next((k for k in ("loss", "gradient_norm") if not math.isfinite(logs.get(k, 0))), "")
+        if not what:
+            return
+        where = first_not_finite(self.model, next(iter(self.data.batches(epoch, step))))
+        raise TrainingError(
+            f"The {what.replace('_', ' ')} became {logs[what]} in epoch {epoch + 1}, "
+            f"step {step + 1}{where}. Try a lower learning_rate or gradient_clip_norm=1, with "
+            f"--overwrite or another output_dir. {self.folder.describe_last()}"
+        )
 
     def _stop_if_asked(self, stop: StopRequest) -> None:
         if stop.received and self.position.epoch < self.experiment.epochs:
@@ -216,15 +313,15 @@ class _Trainer:
 
     def finish(self, command: list[str]) -> dict[str, Any]:
         """Writes the model, the numbers that belong to it and the learning curve."""
-        model = self.experiment.build_model(self.dataset)  # without optimizer, in float32
-        model.set_weights(self.model.get_weights())
-        with atomic(self.folder.model) as temporary:
-            model.save(temporary)
+        with self.average.in_place() if self.average else contextlib.nullcontext():
+            weights = self.model.get_weights()
+        model = self.experiment.build_model(self.dataset)  # no optimizer, no strategy, float32
+        model.set_weights(weights)
         model.compile(loss=self.experiment.loss, metrics=["accuracy"])
         test = model.evaluate(self.test_batches, verbose=0, return_dict=True)
         metrics = {
             "experiment": self.experiment.name,
-            "evaluated_on": f"{len(self.dataset.test[1])} {self.dataset.evaluated} images",
+            "evaluated_on": f"{self.dataset.test_size} {self.dataset.evaluated} images",
             "top1": test["accuracy"],
             "loss": test["loss"],
             "epochs": self.position.epoch,
@@ -235,16 +332,86 @@ class _Trainer:
             "data": self.dataset.fingerprint(),
             "command": command,
             "hardware": hardware(),
+            "workers": self.placement.workers,
             "versions": versions(),
         }
-        write_json(self.folder.metrics, metrics)
-        if not draw_learning_curve(self.folder.curve, self.log.rows, self.dataset.evaluated):
+        if not self.placement.is_chief:
+            return metrics
+        with _disk_errors(self.folder):
+            with atomic(self.folder.model) as temporary:
+                tf.keras.Model(model.inputs, model.outputs, name=model.name).save(temporary)
+            write_json(self.folder.metrics, metrics)
+            drawn = draw_learning_curve(self.folder.curve, self.log.rows, self.dataset.evaluated)
+        if not drawn:
             self.display.say("No learning curve: type `pip install matplotlib` to have it drawn.")
         self.display.say(
             f"{self.dataset.evaluated} accuracy {test['accuracy']:.2%}, loss {test['loss']:.4f}: "
             f"{self.folder.path}"
         )
         return metrics
+
+
+def load_teacher(path: str, dataset: Dataset):
+    """Loads the model to learn from.
+
+    # Arguments
+        path: A model file, or the folder of a run.
+        dataset: The data that it has to fit.
+
+    # Returns
+        A function from images to probabilities.
+
+    # Raises
+        UsageError: if there is none, or its input or its classes are others.
+    """
+    teacher = load_run_model(pathlib.Path(path).expanduser())
+    shapes = (None, *dataset.input_shape), (None, len(dataset.classes))
+    if (teacher.input_shape, teacher.output_shape) != shapes:
+        raise UsageError(
+            f"The teacher {path} takes {teacher.input_shape} and gives {teacher.output_shape}; "
+            f"{dataset.name} needs {shapes[0]} and {shapes[1]}."
+        )
+    teacher.trainable = False
+    return lambda images: teacher(images, training=False)
+
+
+def accuracy_metric() -> tf.keras.metrics.Metric:
+    """The share of images whose likeliest class is the right one (of mixed ones, the largest)."""
+
+    def right(labels: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
+        if labels.shape.rank == 2 and labels.shape[-1] == probabilities.shape[-1]:
+            labels = tf.argmax(labels, axis=-1)
+        return tf.keras.metrics.sparse_categorical_accuracy(labels, probabilities)
+
+    return tf.keras.metrics.MeanMetricWrapper(right, name="accuracy")
+
+
+@contextlib.contextmanager
+def _disk_errors(folder: RunFolder) -> Iterator[None]:
+    """Says what to do where nothing can be written; what was written before is whole."""
+    try:
+        yield
+    except TrainingError as error:
+        raise TrainingError(f"{error} {folder.describe_last()}") from error
+    except (OSError, tf.errors.ResourceExhaustedError, tf.errors.UnknownError) as error:
+        raise TrainingError(
+            f"Cannot write to {folder.path}: {str(error).splitlines()[0]}. Make room there, then "
+            f"give the same command with --resume. {folder.describe_last()}"
+        ) from error
+
+
+@contextlib.contextmanager
+def _lost_workers(placement: Placement, folder: RunFolder) -> Iterator[None]:
+    """Says what to do where another worker is gone."""
+    try:
+        yield
+    except _LOST as error:
+        if placement.workers == 1:
+            raise
+        raise TrainingError(
+            f"Another worker was lost ({str(error).splitlines()[0]}). Start all "
+            f"{placement.workers} workers again with --resume. {folder.describe_last()}"
+        ) from error
 
 
 class _Recorder(tf.keras.callbacks.Callback):

@@ -4,26 +4,42 @@ The papers give one set of CIFAR-10 settings for both networks, and what is ours
 `larq_ext_recipes.resnet20` is kept here, so that the methods can be compared.
 """
 
-import dataclasses
+from zookeeper import Field
 
 from larq_ext_recipes import resnet20
-from larq_ext_recipes._experiment import Experiment
 from larq_ext_recipes._registry import register
 
 
-def _with_vgg_small(experiment: Experiment) -> Experiment:
-    return register(
-        dataclasses.replace(
-            experiment,
-            name=experiment.name.replace("ResNet20", "VGGSmall"),
-            description=experiment.description.replace("ResNet-20", "VGG-Small"),
-            network="VGGSmall",
-        )
-    )
+@register
+class VGGSmallFDA(resnet20.ResNet20FDA):
+    """VGG-Small on CIFAR-10 with the Fourier gradient of FDA-BNN."""
+
+    network = Field("VGGSmall")
 
 
-VGGSmallFDA = _with_vgg_small(resnet20.ResNet20FDA)
-VGGSmallLearnableScale = _with_vgg_small(resnet20.ResNet20LearnableScale)
-VGGSmallSiMaN = _with_vgg_small(resnet20.ResNet20SiMaN)
-VGGSmallMLPClassifier = _with_vgg_small(resnet20.ResNet20MLPClassifier)
-VGGSmallSteSign = _with_vgg_small(resnet20.ResNet20SteSign)
+@register
+class VGGSmallLearnableScale(resnet20.ResNet20LearnableScale):
+    """VGG-Small on CIFAR-10 with the learned scales of Trained Binarization."""
+
+    network = Field("VGGSmall")
+
+
+@register
+class VGGSmallSiMaN(resnet20.ResNet20SiMaN):
+    """VGG-Small on CIFAR-10 with the magnitude-based signs of SiMaN."""
+
+    network = Field("VGGSmall")
+
+
+@register
+class VGGSmallMLPClassifier(resnet20.ResNet20MLPClassifier):
+    """VGG-Small on CIFAR-10 with weights binarized by a small learned classifier."""
+
+    network = Field("VGGSmall")
+
+
+@register
+class VGGSmallSteSign(resnet20.ResNet20SteSign):
+    """VGG-Small on CIFAR-10 with Larq's straight-through estimator, the baseline."""
+
+    network = Field("VGGSmall")

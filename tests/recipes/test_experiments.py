@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
+import inspect
+import json
 
 import pytest
+import zookeeper
+from zookeeper import Field
 
+import larq_ext as lqx
+import larq_ext_zoo as zoo
 from larq_ext_recipes import Experiment, UsageError, get_experiment, list_experiments, register
-from larq_ext_recipes._overrides import apply, split_words
+from larq_ext_recipes._overrides import split_words
 
 
 @pytest.fixture
 def fda():
     return get_experiment("ResNet20FDA")
+
+
+def apply(experiment: Experiment, values) -> Experiment:
+    return experiment.replace(**values)
 
 
 def test_values_are_read_as_the_type_of_their_field(fda):
@@ -45,23 +54,44 @@ def test_values_are_read_as_the_type_of_their_field(fda):
         ("epochs=0", "epochs must be 1 or more, received 0"),
         ("learning_rate=fast", "learning_rate must be a number, received 'fast'"),
         ("learning_rate=nan", "learning_rate must be above 0, received nan"),
-        ("optimizer=lion", "optimizer must be one of sgd, adam, received 'lion'"),
+        ("optimizer=lion", "optimizer must be one of sgd, adam, adamw, received 'lion'"),
         ("deterministic=maybe", "deterministic must be true or false, received 'maybe'"),
         ("gradient_clip_norm=x", "gradient_clip_norm must be a number or none"),
         ("milestones=1,x", "milestones must be a list like 1,2,3, each a whole number"),
         ("dataset=mnist3", "There is no data set 'mnist3'"),
         ("label_smoothing=1", "label_smoothing must be at least 0 and below 1"),
         ("warmup_epochs=400", "warmup_epochs=400 leaves nothing of epochs=400"),
+        ("crop_scale=0.1", "crop_scale must be a list like 1,2, each a number or none"),
+        ("strategy=gpu", "strategy must be one of none, mirrored, multiworker, tpu"),
+        ("distillation=2", "distillation must be from 0 to 1, received 2"),
+        ("checkpoint_steps=0", "checkpoint_steps must be 1 or more, received 0"),
+        ("weight_average=1", "weight_average must be at least 0 and below 1"),
     ],
 )
 def test_wrong_settings(fda, word, message):
     with pytest.raises(UsageError, match=message):
-        apply(fda, split_words([word]), fixed=["name", "description"])
+        apply(fda, split_words([word]))
 
 
-def test_wrong_choice_in_python(fda):
-    with pytest.raises(UsageError, match="optimizer must be one of sgd, adam, received 'lion'"):
-        dataclasses.replace(fda, optimizer="lion")
+def test_wrong_values_in_python(fda):
+    with pytest.raises(UsageError, match="optimizer must be one of sgd, adam, adamw, received 'l"):
+        fda.replace(optimizer="lion")
+    with pytest.raises(UsageError, match="milestones must be a list like 1,2,3, each a whole"):
+        fda.replace(milestones=("a",))
+    assert fda.replace(learning_rate=1, milestones=(3,)).milestones == (3,)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"quantizer": None, "first_step_epochs": 2}, "give a quantizer"),
+        ({"optimizer": "adamw", "binary_optimizer": "bop"}, "need optimizer=sgd or adam"),
+        ({"optimizer": "adamw", "legacy_optimizer": True}, "no legacy adamw"),
+    ],
+)
+def test_settings_that_exclude_each_other(fda, changes, message):
+    with pytest.raises(UsageError, match=message):
+        fda.replace(**changes)
 
 
 @pytest.mark.parametrize(
@@ -73,19 +103,40 @@ def test_wrong_words(words, message):
         split_words(words)
 
 
-def test_registry(fda):
-    assert list_experiments("resnet20*") == [
+def test_registry():
+    assert [name for name in list_experiments("resnet20*") if "Float" not in name] == [
         "ResNet20FDA",
         "ResNet20LearnableScale",
         "ResNet20MLPClassifier",
         "ResNet20SiMaN",
         "ResNet20SteSign",
+        "ResNet20TwoStep",
     ]
     assert len(list_experiments("VGGSmall*")) == 5
     with pytest.raises(UsageError, match=r"no experiment 'resnet20fad'.*mean ResNet20FDA"):
         get_experiment("resnet20fad")
     with pytest.raises(ValueError, match="already is an experiment 'ResNet20FDA'"):
-        register(dataclasses.replace(fda, seed=9))
+        register(type("ResNet20FDA", (Experiment,), {}))
+
+
+def test_an_experiment_is_a_zookeeper_task_to_derive_from(fda):
+    """As users of Larq Zoo's recipes know it: a class with fields, and zookeeper's command line."""
+    from zookeeper import cli
+
+    assert "ResNet20FDA" in cli.commands
+    ran = []
+
+    @zookeeper.task
+    class ShortRun(type(fda)):
+        """A run of five epochs."""
+
+        epochs = Field(5)
+
+        def run(self):
+            ran.append((self.name, self.description, self.epochs, self.batch_size, self.quantizer))
+
+    cli.main(["ShortRun", "batch_size=64"], standalone_mode=False)
+    assert ran == [("ShortRun", "A run of five epochs", 5, 64, "fda")]
 
 
 @pytest.mark.parametrize("network", ["ResNet20", "VGGSmall"])
@@ -104,14 +155,44 @@ def test_unknown_network(fda):
         apply(fda, {"network": "ResNet21"}).build_model(digits.load())
 
 
+def test_options_reach_the_network(fda):
+    from larq_ext_recipes.datasets import digits
+
+    seen = {}
+
+    def network(**arguments):
+        seen.update(arguments)
+        raise ValueError("that is all")
+
+    experiment = fda.replace(network=network, network_options="a=1,b=relu,c=true,d=none,e=0.5")
+    with pytest.raises(UsageError, match=r"quantizer=fda, a=1, b='relu', c=True.*that is all"):
+        experiment.build_model(digits.load())
+    assert {key: seen[key] for key in "abcde"} == dict(a=1, b="relu", c=True, d=None, e=0.5)
+    with pytest.raises(UsageError, match="unexpected keyword argument 'nope'"):
+        fda.replace(network_options="nope=1").build_model(digits.load())
+
+
+class Shapes:
+    """What a network needs to know of a data set."""
+
+    def __init__(self, size: int, channels: int = 3):
+        self.input_shape, self.classes = (size, size, channels), tuple("0123456789")
+
+
 @pytest.mark.parametrize("name", list_experiments())
-def test_every_experiment_builds_its_network(name):
-    experiment: Experiment = get_experiment(name)
-    import numpy as np
+def test_every_experiment_fits_its_network(name):
+    """That the networks themselves can be built is tested in the zoo."""
+    experiment = get_experiment(name)
+    assert experiment.description and not experiment.description.endswith(".")
+    assert experiment.quantizer in (*lqx.quantizers.METHODS, None)
+    options = set(experiment._options)
+    assert options <= set(inspect.signature(getattr(zoo, experiment.network)).parameters)
+    assert float(experiment.make_learning_rate(10)(0)) > 0
+    json.dumps(experiment.to_dict())
 
-    from larq_ext_recipes.datasets import Dataset
 
-    empty = np.zeros((1, 32, 32, 3), np.uint8), np.zeros(1, int)
-    dataset = Dataset("cifar10", empty, empty, tuple("0123456789"), (0.0,) * 3, (1.0,) * 3)
-    model = experiment.build_model(dataset)
+def test_an_experiment_builds_its_network():
+    model = get_experiment("ResNet20SiMaN").build_model(Shapes(32))
     assert model.output_shape == (None, 10)
+    with pytest.raises(UsageError, match="quantizer=nope"):
+        get_experiment("ResNet20SiMaN", quantizer="nope").build_model(Shapes(32))

@@ -7,6 +7,7 @@ import signal
 import sys
 
 import tensorflow as tf
+import zookeeper
 
 import larq_ext as lqx
 import larq_ext_recipes as recipes
@@ -24,10 +25,13 @@ def tiny_network(*, input_shape, num_classes, quantizer):
     return tf.keras.Model(image, layers.Softmax(name="softmax")(x), name="tiny")
 
 
+@zookeeper.component
+class Tiny(recipes.Experiment):
+    """A test."""
+
+
 def tiny_experiment(output_dir, **fields) -> recipes.Experiment:
     defaults = {
-        "name": "Tiny",
-        "description": "test",
         "network": tiny_network,
         "quantizer": "fda",
         "dataset": "digits",
@@ -39,7 +43,7 @@ def tiny_experiment(output_dir, **fields) -> recipes.Experiment:
         "progress": "none",
         "output_dir": str(output_dir),
     }
-    return recipes.Experiment(**{**defaults, **fields})
+    return recipes.configure(Tiny, {**defaults, **fields})
 
 
 class SignalAt(tf.keras.callbacks.Callback):

@@ -1,0 +1,115 @@
+"""The parts of two-step training: a network whose kernels are still real, and its weights after.
+
+First the activations are binarized, then the weights too, as in B. Martinez et al., "Training
+Binary Neural Networks with Real-to-Binary Convolutions", 2020, <https://arxiv.org/abs/2003.11535>.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import warnings
+
+import tensorflow as tf
+
+from larq_ext_recipes._errors import UsageError
+
+MODEL_FILE = "model.keras"
+
+
+def drop_kernel_quantizers(model: tf.keras.Model) -> tf.keras.Model:
+    """The same network with real kernels; inputs stay binary.
+
+    # Arguments
+        model: A network of Larq's or our layers.
+
+    # Returns
+        A network with the same weights, except those that the kernel quantizers had.
+    """
+
+    def with_real_kernel(layer: tf.keras.layers.Layer) -> tf.keras.layers.Layer:
+        config = layer.get_config()
+        if not config.get("kernel_quantizer"):
+            return layer.__class__.from_config(config)
+        changed = {"kernel_quantizer": None, "kernel_constraint": None, "quantizer": None}
+        return layer.__class__.from_config(
+            {key: changed.get(key, value) for key, value in config.items()}
+        )
+
+    real = tf.keras.models.clone_model(model, clone_function=with_real_kernel)
+    _copy_weights(model, real)
+    return real
+
+
+def load_initial_weights(model: tf.keras.Model, path: pathlib.Path) -> None:
+    """Takes over the weights of a saved model, layer by layer of the same name.
+
+    Quantizers that the saved model does not have start from the kernels that it does have.
+
+    # Arguments
+        model: The network to change.
+        path: A model file or the folder of a run.
+
+    # Raises
+        UsageError: if there is no such file, or no layer of it fits.
+    """
+    source = load_run_model(path)
+    if not _copy_weights(source, model):
+        raise UsageError(
+            f"{path} is for another network: none of its layers has the name and the shapes of a "
+            f"layer of {model.name}."
+        )
+
+
+def load_run_model(path: pathlib.Path) -> tf.keras.Model:
+    """Loads a model from a file or from the folder of a run.
+
+    # Raises
+        UsageError: if there is none, or it cannot be read.
+    """
+    file = path / MODEL_FILE if (path / MODEL_FILE).is_file() else path
+    if not file.exists():
+        raise UsageError(
+            f"There is no model {path}: give a .keras file, or the folder of a finished run."
+        )
+    try:
+        return tf.keras.models.load_model(file, compile=False)
+    except Exception as error:  # each format fails in ways of its own
+        raise UsageError(f"Cannot load a model from {file}: {error}") from error
+
+
+def _copy_weights(source: tf.keras.Model, target: tf.keras.Model) -> int:
+    """Copies what has the same name and shape, and says how many layers that was."""
+    names = {layer.name: layer for layer in source.layers}
+    copied, left = 0, []
+    for layer in target.layers:
+        twin = names.get(layer.name)
+        if not layer.weights:
+            continue
+        if twin is None or not _copy_layer(twin, layer):
+            left.append(layer.name)
+        else:
+            copied += 1
+    if copied and left:
+        warnings.warn(f"These layers keep their new weights: {', '.join(left)}.", stacklevel=3)
+    return copied
+
+
+def _copy_layer(source: tf.keras.layers.Layer, target: tf.keras.layers.Layer) -> bool:
+    if [w.shape for w in source.weights] == [w.shape for w in target.weights]:
+        target.set_weights(source.get_weights())
+        return True
+    if not (hasattr(source, "kernel") and hasattr(target, "kernel")):
+        return False
+    if source.kernel.shape != target.kernel.shape:
+        return False
+    for name in ("kernel", "bias", "scale"):
+        ours, theirs = getattr(target, name, None), getattr(source, name, None)
+        if isinstance(ours, tf.Variable) and isinstance(theirs, tf.Variable):
+            ours.assign(theirs)
+    quantizers = [getattr(layer, "input_quantizer", None) for layer in (source, target)]
+    if all(getattr(quantizer, "weights", None) for quantizer in quantizers):
+        quantizers[1].set_weights(quantizers[0].get_weights())
+    start = getattr(getattr(target, "kernel_quantizer", None), "initialize_from", None)
+    if start is not None:
+        start(source.kernel.numpy())
+    return True

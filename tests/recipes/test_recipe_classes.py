@@ -1,0 +1,145 @@
+"""Two steps, distillation and averaged weights: what they compute and that runs resume."""
+
+from __future__ import annotations
+
+import csv
+import pathlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tiny import SignalAt, tiny_experiment, tiny_network
+
+import larq_ext as lqx
+from larq_ext_recipes import TrainingInterrupted, UsageError, train
+from larq_ext_recipes._averaging import WeightAverage
+from larq_ext_recipes._two_step import drop_kernel_quantizers, load_initial_weights
+from larq_ext_recipes.datasets import digits
+
+
+def epochs(folder: pathlib.Path) -> list[str]:
+    with (folder / "log.csv").open() as file:
+        return [row["epoch"] for row in csv.DictReader(file)]
+
+
+def load(folder: pathlib.Path) -> tf.keras.Model:
+    return tf.keras.models.load_model(folder / "model.keras")
+
+
+@pytest.mark.parametrize("quantizer", ["fda", "learnable_scale", "siman", "mlp_classifier"])
+def test_the_first_step_has_real_kernels_and_the_second_starts_from_them(quantizer, tmp_path):
+    model = tiny_network(input_shape=(8, 8, 1), num_classes=3, quantizer=quantizer)
+    real = drop_kernel_quantizers(model)
+    layer = real.get_layer("binary")
+    assert layer.kernel_quantizer is None and layer.kernel_constraint is None
+    assert type(layer.input_quantizer) is type(model.get_layer("binary").input_quantizer)
+    np.testing.assert_array_equal(layer.kernel, model.get_layer("binary").kernel)
+
+    kernel = np.random.default_rng(0).normal(size=layer.kernel.shape).astype(np.float32)
+    layer.kernel.assign(kernel)
+    # What the layer computes now is the convolution of binary inputs with a real kernel.
+    images = np.random.default_rng(1).normal(size=(2, 8, 8, 4)).astype(np.float32)
+    expected = tf.nn.conv2d(layer.input_quantizer(images), kernel, 1, "VALID")
+    if (scale := getattr(layer, "scale", None)) is not None:
+        expected *= scale
+    np.testing.assert_allclose(layer(images), expected, rtol=1e-5)
+
+    real.save(tmp_path / "real.keras")
+    again = tiny_network(input_shape=(8, 8, 1), num_classes=3, quantizer=quantizer)
+    load_initial_weights(again, tmp_path / "real.keras")
+    for name in ("stem", "norm1", "norm2", "logits"):
+        for one, other in zip(
+            again.get_layer(name).get_weights(), real.get_layer(name).get_weights(), strict=True
+        ):
+            np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(again.get_layer("binary").kernel, kernel)
+    if quantizer == "learnable_scale":
+        scale = again.get_layer("binary").kernel_quantizer.weights[0]
+        np.testing.assert_allclose(scale, np.abs(kernel).mean((0, 1, 2)), rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_two_steps_in_one_run(tmp_path):
+    with pytest.raises(TrainingInterrupted, match="first_step"):
+        train(tiny_experiment(tmp_path, first_step_epochs=2), callbacks=[SignalAt(18)])
+    first = tmp_path / "first_step"
+    assert not (first / "model.keras").exists()
+    with pytest.raises(TrainingInterrupted):
+        train(tiny_experiment(tmp_path, first_step_epochs=2), resume=True, callbacks=[SignalAt(15)])
+    assert epochs(first) == ["1", "2"] and load(first).get_layer("binary").kernel_quantizer is None
+    kernel = load(first).get_layer("binary").kernel.numpy()
+    saved = tf.train.load_checkpoint(str(next((tmp_path / "checkpoints").iterdir()) / "state"))
+    shapes = saved.get_variable_to_shape_map()
+    name = next(n for n in shapes if "kernel/.ATT" in n and shapes[n] == list(kernel.shape))
+    # A few steps from where the first step ended, far from any new random start.
+    near = np.corrcoef(saved.get_tensor(name).ravel(), kernel.ravel())[0, 1]
+    assert near > 0.8
+    metrics = train(tiny_experiment(tmp_path, first_step_epochs=2), resume=True)
+    assert epochs(tmp_path) == ["1", "2"] and metrics["epochs"] == 2
+    assert lqx.deploy.bake(load(tmp_path))
+    assert metrics["configuration"]["initial_weights"] == str(first)
+
+
+def test_initial_weights_of_another_network(tmp_path):
+    x = tf.keras.Input((2,))
+    tf.keras.Model(x, tf.keras.layers.Dense(1, name="other")(x)).save(tmp_path / "other.keras")
+    with pytest.raises(UsageError, match=r"other\.keras is for another network"):
+        train(tiny_experiment(tmp_path, initial_weights=str(tmp_path / "other.keras")))
+    with pytest.raises(UsageError, match=r"There is no model .*nope"):
+        train(tiny_experiment(tmp_path, initial_weights=str(tmp_path / "nope")))
+    (tmp_path / "broken.keras").write_text("no model")
+    with pytest.raises(UsageError, match=r"Cannot load a model from .*broken"):
+        train(tiny_experiment(tmp_path, initial_weights=str(tmp_path / "broken.keras")))
+
+
+@pytest.mark.slow
+def test_distillation_from_a_run(tmp_path):
+    train(tiny_experiment(tmp_path / "teacher", quantizer=None, epochs=8))
+    teacher = load(tmp_path / "teacher")
+    assert not any("quant" in layer.name for layer in teacher.layers)
+    settings = {"teacher": str(tmp_path / "teacher"), "distillation": 1.0, "epochs": 8}
+    train(tiny_experiment(tmp_path / "student", **settings))
+    # With none of the labels in its loss, it can have learned from the teacher only.
+    images, _ = digits.load().test
+    inputs = (images - 0.5) / 0.5
+    wanted = teacher.predict(inputs, verbose=0).argmax(-1)
+    found = load(tmp_path / "student").predict(inputs, verbose=0).argmax(-1)
+    assert (found == wanted).mean() > 0.3
+
+
+def test_a_teacher_for_other_images(tmp_path):
+    tiny_network(input_shape=(9, 9, 1), num_classes=4, quantizer=None).save(tmp_path / "t.keras")
+    with pytest.raises(UsageError, match=r"takes \(None, 9, 9, 1\).* needs \(None, 8, 8, 1\)"):
+        train(tiny_experiment(tmp_path / "run", teacher=str(tmp_path / "t.keras")))
+
+
+def test_average_formula():
+    x = tf.keras.Input((1,))
+    model = tf.keras.Model(x, tf.keras.layers.Dense(1, use_bias=False)(x))
+    weight = model.weights[0]
+    weight.assign([[1.0]])
+    average, expected = WeightAverage(model, 0.5), 1.0
+    for step, value in enumerate((3.0, -1.0, 4.0, 2.0, 7.0, 5.0)):
+        weight.assign([[value]])
+        average.update()
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * value
+    with average.in_place():
+        np.testing.assert_allclose(weight, [[expected]], rtol=1e-6)
+    np.testing.assert_array_equal(weight, [[5.0]])
+
+
+@pytest.mark.slow
+def test_averaged_weights_are_saved_and_survive_an_interruption(tmp_path):
+    settings = {"weight_average": 0.9, "deterministic": False}
+    train(tiny_experiment(tmp_path / "whole", **settings))
+    with pytest.raises(TrainingInterrupted):
+        train(tiny_experiment(tmp_path / "cut", **settings), callbacks=[SignalAt(20)])
+    metrics = train(tiny_experiment(tmp_path / "cut", **settings), resume=True)
+    for one, other in zip(
+        load(tmp_path / "whole").get_weights(), load(tmp_path / "cut").get_weights(), strict=True
+    ):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)
+    with (tmp_path / "cut" / "log.csv").open() as file:
+        last = list(csv.DictReader(file))[-1]
+    assert metrics["top1"] == pytest.approx(float(last["test_accuracy"]), abs=1e-6)
