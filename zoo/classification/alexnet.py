@@ -9,9 +9,6 @@ from larq_ext_zoo.classification import _common as common
 # Filters, size of the kernel, and whether pooling follows: the second to the fifth convolution.
 _CONVOLUTIONS = ((256, 5, True), (384, 3, False), (384, 3, False), (256, 3, True))
 _VARIANTS = {"default": False, "learnable_scale": True}  # whether pooling stands before the norm
-# The maximum of nine centred values is positive nearly always: 99 % of the signs into the first
-# dense layer would be +1 at first.
-_POOLED_BETA = -1.0
 
 
 def AlexNet(
@@ -68,7 +65,7 @@ def AlexNet(
         pool = tf.keras.layers.MaxPool2D(3, 2, name=f"{name}_pool")
         if pool_first:
             return common.norm(pool(x), f"{name}_norm")
-        return pool(common.norm(x, f"{name}_norm", beta=_POOLED_BETA))
+        return pool(common.norm(x, f"{name}_norm", beta=common.POOLED_BETA))
 
     image = common.network_input(input_shape, input_tensor)
     x = tf.keras.layers.ZeroPadding2D(2, name="pad")(image)

@@ -101,12 +101,12 @@ def VGGSmall(
         name = f"conv{index + 2}"
         pool = tf.keras.layers.MaxPool2D(2, name=f"{name}_pool")
         x = layers.conv(x, filters, name=name)
-        pooled = index % 2 == 0
-        if pooled and style.pool_first:
-            x = pool(x)
-        x = common.norm(x, f"{name}_norm")
-        if pooled and not style.pool_first:
-            x = pool(x)
+        if index % 2 == 1:
+            x = common.norm(x, f"{name}_norm")
+        elif style.pool_first:
+            x = common.norm(pool(x), f"{name}_norm")
+        else:
+            x = pool(common.norm(x, f"{name}_norm", beta=common.POOLED_BETA))
         x = common.activate(x, style.activation, name)
     if include_top:
         x = tf.keras.layers.Flatten(name="flatten")(x)

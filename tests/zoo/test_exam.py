@@ -1,0 +1,114 @@
+"""One exam for every network with every method: train, bake, convert, audit, verify."""
+
+from __future__ import annotations
+
+import os
+
+import larq_ext as lqx  # isort: skip  (Keras 2, before anything uses tf.keras)
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from larq_ext_zoo import classification
+
+# Small images: what each layer becomes does not depend on their size.
+SHAPES = {
+    "AlexNet": (64, 64, 3),
+    "DigitsNet": (8, 8, 1),
+    "ResNet18": (64, 64, 3),
+    "ResNet18Cifar": (16, 16, 3),
+    "ResNet20": (16, 16, 3),
+    "ResNet34": (64, 64, 3),
+    "VGGSmall": (16, 16, 3),
+}
+# Each with the method of its paper, whose name it has.
+VARIANTS = {
+    "AlexNet": ("learnable_scale",),
+    "ResNet18": ("siman", "mlp_classifier", "learnable_scale"),
+    "ResNet18Cifar": ("siman",),
+    "ResNet20": ("siman", "fda"),
+    "ResNet34": ("siman", "mlp_classifier", "learnable_scale"),
+    "VGGSmall": ("siman", "learnable_scale"),
+}
+CASES = [
+    *((network, None, method) for network in SHAPES for method in lqx.quantizers.METHODS),
+    *((network, paper, paper) for network, papers in VARIANTS.items() for paper in papers),
+]
+# Each network, each method at least twice, and all that blocks and shortcuts can be.
+USUAL = {
+    *(("DigitsNet", None, method) for method in lqx.quantizers.METHODS),
+    ("AlexNet", None, "ste_sign"),
+    ("ResNet18", "learnable_scale", "learnable_scale"),
+    ("ResNet18Cifar", "siman", "siman"),
+    ("ResNet20", "fda", "fda"),
+    ("ResNet34", None, "mlp_classifier"),
+    ("VGGSmall", None, "fda"),
+}
+unusual = pytest.mark.skipif(
+    not os.environ.get("LARQ_EXT_TEST_ALL"), reason="runs with LARQ_EXT_TEST_ALL=1"
+)
+
+
+def binary_layers(model):
+    kinds = (lqx.layers.QuantConv2D, lqx.layers.QuantDense)
+    return [layer for layer in model.layers if isinstance(layer, kinds)]
+
+
+def train(model, images):
+    """A step of training, then statistics that fit the weights: without, signals vanish."""
+    model.compile(tf.keras.optimizers.Adam(1e-3), "sparse_categorical_crossentropy")
+    model.fit(images, np.arange(len(images)) % 5, batch_size=len(images), verbose=0)
+    for layer in model.layers:
+        if isinstance(layer, tf.keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    model(images, training=True)
+
+
+def exam(network, variant, method):
+    """Takes one network through everything, and returns what was seen."""
+    shape = SHAPES[network]
+    arguments = {} if variant is None else {"variant": variant}
+    model = getattr(classification, network)(
+        input_shape=shape, num_classes=5, quantizer=method, **arguments
+    )
+    layers = binary_layers(model)
+    images = np.random.default_rng(0).normal(size=(8, *shape)).astype("float32")
+
+    before = [layer.kernel.numpy() for layer in layers]
+    train(model, images)
+    for layer, kernel in zip(layers, before, strict=True):
+        assert np.isfinite(layer.kernel.numpy()).all(), layer.name
+        assert (layer.kernel.numpy() != kernel).any(), layer.name
+
+    conversion = lqx.deploy.convert(model)
+    audit = lqx.deploy.audit(conversion.flatbuffer, conversion.model)
+    assert audit.ok
+    assert audit.binary == audit.expected == len(layers)
+    report = lqx.deploy.verify(model, conversion.flatbuffer, images, engine="native")
+    assert report.ok, report
+    # Outputs that do not depend on the image would be equal without proving anything.
+    outputs = model.predict(images, verbose=0)
+    assert np.ptp(outputs, axis=0).max() > 0.01
+    return f"{audit.binary}/{audit.expected} binary, {report.verdict}", report
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("network", "variant", "method"),
+    [pytest.param(*case, marks=() if case in USUAL else unusual) for case in CASES],
+)
+def test_exam(network, variant, method):
+    exam(network, variant, method)
+
+
+def test_the_exam_leaves_nothing_out():
+    assert set(SHAPES) == set(classification.__all__)
+    assert set(CASES) >= USUAL
+    for network in SHAPES:
+        assert any(case[0] == network for case in USUAL)
+        if network in VARIANTS:
+            with pytest.raises(ValueError, match="variant") as error:
+                getattr(classification, network)(variant="sideways")
+            assert str(["default", *VARIANTS[network]]) in str(error.value)
+    for method in lqx.quantizers.METHODS:
+        assert sum(case[2] == method for case in USUAL) >= 2

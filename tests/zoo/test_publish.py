@@ -1,0 +1,232 @@
+"""From the folder of a run to an entry, and from the entry to a model that predicts the same."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import larq_ext as lqx  # isort: skip  (Keras 2, before anything uses tf.keras)
+import tensorflow as tf
+
+import larq_ext_zoo as zoo
+from larq_ext_zoo import registry
+from larq_ext_zoo._publish import _options
+
+
+def test_the_deployable_form_is_the_trained_network(published, run, inputs):
+    """Bit by bit as baked, and the accuracy in the entry is that of the stored form."""
+    model = zoo.get(published.name)
+    baked = lqx.deploy.bake(run.model)
+    outputs = model.predict(inputs, verbose=0)
+    np.testing.assert_array_equal(outputs, baked.predict(inputs, verbose=0))
+    np.testing.assert_allclose(outputs, run.model.predict(inputs, verbose=0), atol=1e-4)
+    assert run.metrics["top1"] > 0.5, "trained, or the rest says nothing"
+    everything = model.predict(run.images, verbose=0).argmax(-1)
+    trained = run.model.predict(run.images, verbose=0).argmax(-1)
+    assert (everything == trained).mean() > 0.995
+    assert all(
+        (np.abs(layer.kernel.numpy()) == 1).all()
+        for layer in model.layers
+        if isinstance(layer, lqx.deploy.BinaryConv2D)
+    )
+
+
+def test_the_training_form_is_exact_and_trains_on(published, run, inputs, digits):
+    model = zoo.get(published.name, form="training")
+    for one, other in zip(model.get_weights(), run.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(
+        model.predict(inputs, verbose=0), run.model.predict(inputs, verbose=0)
+    )
+    kernel = model.get_layer("unit1_conv").kernel.numpy()
+    model.compile("adam", "sparse_categorical_crossentropy")
+    model.fit(inputs, digits.labels[:100], verbose=0)
+    assert (model.get_layer("unit1_conv").kernel.numpy() != kernel).any()
+
+
+@pytest.mark.parametrize("form", ["deployable", "training"])
+def test_features_are_those_of_the_full_model(published, inputs, form):
+    full = zoo.get(published.name, form=form)
+    part = zoo.get(published.name, form=form, include_top=False, num_classes=3)
+    last = tf.keras.Model(full.input, full.get_layer("unit3_prelu").output)
+    features = part.predict(inputs, verbose=0)
+    assert features.shape == (100, 4, 4, 64)
+    np.testing.assert_array_equal(features, last.predict(inputs, verbose=0))
+
+
+def test_the_entry_tells_where_the_weights_come_from(published, run):
+    values = json.loads((published.folder / f"{published.name}.json").read_text())
+    assert values["accuracy"] == {
+        "value": run.metrics["top1"],
+        "mean": run.metrics["top1"],
+        "spread": None,
+        "seeds": [0],
+        "data": "1797 test images of digits",
+        "how": "larq-ext train, at its end, in the training form",
+        "metric": "top-1",
+    }
+    assert values["arguments"] == {
+        "quantizer": "siman",
+        "num_classes": 10,
+        "input_shape": [8, 8, 1],
+        "pad_values": 1.0,
+    }
+    assert (values["recipe_class"], values["paper"]["arxiv"]) == ("one-step", "2102.07981")
+    assert values["recipe"]["experiment"] == "Digits"
+    assert (published.folder / values["recipe"]["log"]).read_text().startswith("epoch,loss")
+    assert "somewhere" not in json.dumps(values), "folders of somebody's machine"
+    assert str(run.folder) not in json.dumps(values)
+
+
+def test_an_entry_is_small(published):
+    """110,592 bits are 13,824 bytes; 5,002 other values are 20,008."""
+    file = published.weights["deployable"]
+    assert (published.folder / file.file).stat().st_size == file.bytes < 13_824 + 20_008 + 10_000
+
+
+def test_a_new_process_knows_the_entries_of_the_local_folder(run, own_home):
+    zoo.add_entry(run.folder, "digits_net.here")
+    program = (
+        "import larq_ext_zoo as zoo\n"
+        "assert zoo.list_models(pretrained=True) == ['digits_net.here']\n"
+        "print(zoo.get('digits_net.here').output_shape)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip() == "(None, 10)", done.stderr[-2000:]
+
+
+def test_a_folder_of_entries_can_be_moved(published, run, own_home, tmp_path, inputs):
+    expected = zoo.get(published.name).predict(inputs, verbose=0)
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for path in published.folder.iterdir():
+        (moved / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(ValueError, match=r"siman_test.*clashes.*give it another name"):
+        zoo.register_folder(moved)
+    del registry._ENTRIES[published.name]
+    (entry,) = zoo.register_folder(moved)
+    assert entry.to_dict() == published.to_dict()
+    np.testing.assert_array_equal(zoo.get(entry.name).predict(inputs, verbose=0), expected)
+
+
+def test_several_seeds_have_a_mean_and_a_spread(run, own_home, tmp_path, write_run):
+    other = write_run(tmp_path / "b", run.model, run.images, seed=1)
+    other["top1"] = run.metrics["top1"] - 0.1
+    (tmp_path / "b" / "metrics.json").write_text(json.dumps(other))
+    entry = zoo.add_entry([run.folder, tmp_path / "b"], "digits_net.two", tmp_path / "entries")
+    assert entry.accuracy.value == run.metrics["top1"]
+    assert entry.accuracy.mean == pytest.approx(run.metrics["top1"] - 0.05)
+    assert entry.accuracy.spread == pytest.approx(0.1 / 2**0.5)
+    assert entry.accuracy.seeds == (0, 1)
+
+    other["configuration"]["epochs"] = 3
+    (tmp_path / "b" / "metrics.json").write_text(json.dumps(other))
+    with pytest.raises(ValueError, match="another experiment.*epochs is 3, there 2"):
+        zoo.add_entry([run.folder, tmp_path / "b"], "digits_net.three", tmp_path / "entries")
+    with pytest.raises(ValueError, match="different seeds"):
+        zoo.add_entry([run.folder, run.folder], "digits_net.three", tmp_path / "entries")
+
+
+def test_float16_is_smaller_and_has_the_accuracy_of_an_evaluation(
+    run, own_home, tmp_path, published, inputs
+):
+    arguments = (run.folder, "digits_net.half", tmp_path)
+    entry = zoo.add_entry(*arguments, floats="float16")
+    assert entry.accuracy is None, "the run measured something else"
+    assert entry.weights["deployable"].bytes < published.weights["deployable"].bytes - 9_000
+    outputs = zoo.get(entry.name).predict(inputs, verbose=0)
+    exact = zoo.get(published.name).predict(inputs, verbose=0)
+    assert 0 < np.abs(outputs - exact).max() < 0.1
+    evaluation = {"model": entry.name, "dataset": "digits", "n": 360, "top1": 0.75, "loss": 1.0}
+    (tmp_path / "measured.json").write_text(json.dumps(evaluation))
+    entry = zoo.add_entry(
+        *arguments, floats="float16", evaluation=tmp_path / "measured.json", overwrite=True
+    )
+    assert (entry.accuracy.value, entry.accuracy.data) == (0.75, "360 test images of digits")
+    assert "deployable form as stored" in entry.accuracy.how
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"network": "DigitNet"}, "none of the zoo's.*Did you mean DigitsNet"),
+        ({"network": "ResNet20"}, r"its name is resnet20\.TAG"),
+        ({"dataset": "mine"}, "does not know how images of 'mine' are prepared"),
+        ({"quantizer": "fda"}, "does not"),
+        ({"network_options": "pad_values=0.0"}, "does not compute what model.keras does"),
+    ],
+)
+def test_a_run_that_cannot_be_an_entry_writes_none(
+    run, own_home, tmp_path, write_run, change, message
+):
+    write_run(tmp_path / "run", run.model, run.images, **change)
+    with pytest.raises(ValueError, match=message):
+        zoo.add_entry(tmp_path / "run", "digits_net.wrong", tmp_path / "entries")
+    assert not list((tmp_path / "entries").glob("*")) if (tmp_path / "entries").exists() else True
+    assert "digits_net.wrong" not in zoo.list_models()
+
+
+def test_an_unfinished_run_and_a_taken_name(run, own_home, tmp_path, published):
+    with pytest.raises(FileNotFoundError, match=r"no file .*metrics\.json: a finished run has"):
+        zoo.add_entry(tmp_path, "digits_net.none")
+    (tmp_path / "metrics.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"no record of a run: `experiment` is missing"):
+        zoo.add_entry(tmp_path, "digits_net.none")
+    with pytest.raises(ValueError, match="already has a model 'digits_net.siman'"):
+        zoo.add_entry(run.folder, "digits_net.siman")
+    with pytest.raises(ValueError, match="already has an entry digits_net.siman_test"):
+        zoo.add_entry(run.folder, published.name, published.folder)
+
+
+def test_recipe_class_comes_from_the_configuration():
+    from larq_ext_zoo._publish import _recipe_class
+
+    assert _recipe_class({"teacher": None, "first_step_epochs": 0}) == "one-step"
+    assert _recipe_class({"first_step_epochs": 60}) == "two-step"
+    assert _recipe_class({"initial_weights": "runs/a"}) == "two-step"
+    assert _recipe_class({"teacher": "runs/a", "first_step_epochs": 60}) == "distilled"
+
+
+def test_options_are_read_as_recipes_write_them():
+    assert _options("a=relu,b=true,c=1.5,d=False") == {"a": "relu", "b": True, "c": 1.5, "d": False}
+    assert _options("") == _options(None) == {}
+
+
+def test_a_network_of_your_own(run, own_home, tmp_path, write_run, inputs):
+    def mine(**arguments):
+        return zoo.DigitsNet(**arguments)
+
+    write_run(tmp_path / "run", run.model, run.images, network="me.mine")
+    networks = {"me.mine": mine}
+    zoo.add_entry(tmp_path / "run", "mine.first", tmp_path / "entries", networks=networks)
+    del registry._ENTRIES["mine.first"]
+    with pytest.raises(ValueError, match=r"mine\.first\.json is malformed: `network`: there is no"):
+        zoo.register_folder(tmp_path / "entries")
+    zoo.register_folder(tmp_path / "entries", networks)
+    assert zoo.get("mine.first").predict(inputs, verbose=0).shape == (100, 10)
+
+
+@pytest.mark.slow
+def test_the_command(run, tmp_path):
+    command = [sys.executable, "-m", "larq_ext_zoo.publish", run.folder, "--name"]
+    arguments = ["digits_net.by_command", "--folder", tmp_path / "entries"]
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "deployable" in done.stdout and "RuntimeWarning" not in done.stderr
+    assert pathlib.Path(tmp_path, "entries", "digits_net.by_command.json").is_file()
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "Error: " in done.stderr and "already has an entry" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_the_deployable_form_converts(published, inputs):
+    pytest.importorskip("larq_compute_engine")
+    model = zoo.get(published.name)
+    conversion = lqx.deploy.convert(model)
+    assert conversion.report.ok and conversion.report.binary == 3
+    assert lqx.deploy.verify(model, conversion.flatbuffer, inputs).ok
