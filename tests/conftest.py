@@ -17,6 +17,14 @@ import tensorflow as tf
 sys.path.insert(0, str(pathlib.Path(__file__).parent / "quantizers"))
 
 
+def pytest_collection_modifyitems(items):
+    if not os.environ.get("LARQ_EXT_TEST_ALL"):
+        skip = pytest.mark.skip(reason="runs with LARQ_EXT_TEST_ALL=1")
+        for item in items:
+            if item.get_closest_marker("exhaustive"):
+                item.add_marker(skip)
+
+
 @pytest.fixture(autouse=True)
 def fixed_seed():
     tf.keras.utils.set_random_seed(0)

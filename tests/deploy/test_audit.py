@@ -276,7 +276,7 @@ def _build(networks, make, channels):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_xnor_net_loses_a_layer_in_the_plain_converter(networks, tmp_path):
     zoo = pytest.importorskip("larq_zoo")
     model = zoo.literature.XNORNet(weights=None, input_shape=(224, 224, 3))
@@ -287,7 +287,7 @@ def test_xnor_net_loses_a_layer_in_the_plain_converter(networks, tmp_path):
     assert "left the kernel quantizer in the graph" in lost[0].reason
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_quicknet_small_is_binary():
     zoo = pytest.importorskip("larq_zoo")
     model = zoo.sota.QuickNetSmall(weights=None, input_shape=(224, 224, 3))
