@@ -14,9 +14,18 @@ from larq_ext._keras import has_tensorflow, require_tensorflow, use_legacy_keras
 from larq_ext._version import __version__
 
 if TYPE_CHECKING:
-    from larq_ext import callbacks, deploy, layers, models, quantizers, runtime
+    from larq_ext import callbacks, deploy, inspection, layers, models, quantizers, runtime
 
-__all__ = ["__version__", "callbacks", "deploy", "layers", "models", "quantizers", "runtime"]
+__all__ = [
+    "__version__",
+    "callbacks",
+    "deploy",
+    "inspection",
+    "layers",
+    "models",
+    "quantizers",
+    "runtime",
+]
 
 
 def __getattr__(name: str) -> Any:

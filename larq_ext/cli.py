@@ -44,6 +44,7 @@ _ELSEWHERE = {
     ),
     "train": _Elsewhere("larq_ext_recipes.cli", "train", "Train an experiment."),
     "evaluate": _Elsewhere("larq_ext_recipes.cli", "evaluate", "Measure a model's accuracy."),
+    "inspect": _Elsewhere("larq_ext.inspection.cli", "inspect", "Show what a model's bits are."),
 }
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from larq_ext._text import shorten, table, wrap
 from larq_ext.benchmark._native import Profile
 from larq_ext.benchmark._timing import Spread
 
-_WIDTH = 100
 _NAME_WIDTH = 34
 RUNTIME = "(runtime)"
 DELEGATE = "(delegate)"
@@ -235,12 +234,12 @@ def _conditions(report: BenchmarkReport) -> Iterator[str]:
     info = report.machine
     load = "" if info["load"] is None else f" (load {info['load']:.1f})"
     model = f"family {info['cpu_family']}, model {info['cpu_model']}, "
-    yield from _wrap(
+    yield from wrap(
         f"{info['cpu']} ({model if info['cpu_family'] else ''}"
         f"{', '.join(info['features']) or 'no vector extension known here'}), "
         f"{info['cores']} cores{load}, {info['system']}"
     )
-    yield from _wrap(", ".join(f"{name} {value}" for name, value in info["versions"].items()))
+    yield from wrap(", ".join(f"{name} {value}" for name, value in info["versions"].items()))
     kernel = f"kernel {report.native.kernel}, " if report.native else ""
     yield f"{kernel}{report.rounds} rounds in turns, one sample, random inputs"
 
@@ -265,9 +264,9 @@ def _contest_table(report: BenchmarkReport) -> Iterator[str]:
                 f"{row.file_bytes:,}",
             )
         )
-    yield from _table(header, rows, left=1)
+    yield from table(header, rows, left=1)
     for line in dict.fromkeys(missing):
-        yield from _wrap(line)
+        yield from wrap(line)
 
 
 def _operation_table(native: NativeDetails) -> Iterator[str]:
@@ -275,7 +274,7 @@ def _operation_table(native: NativeDetails) -> Iterator[str]:
     rows = [
         (
             row.name,
-            _shorten(row.output),
+            shorten(row.output, _NAME_WIDTH),
             "x".join(map(str, row.shape)),
             f"{1e3 * row.seconds:.4f}",
             f"{100 * row.share:.1f} %",
@@ -283,23 +282,12 @@ def _operation_table(native: NativeDetails) -> Iterator[str]:
         )
         for row in native.operations
     ]
-    yield from _table(header, rows, left=3)
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> Iterator[str]:
-    """A table whose first `left` columns are aligned left."""
-    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
-    for row in (header, ["-" * width for width in widths], *rows):
-        cells = [
-            cell.ljust(width) if i < left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        yield "  ".join(cells).rstrip()
+    yield from table(header, rows, left=3)
 
 
 def _notes(report: BenchmarkReport) -> Iterator[str]:
     for note in (_arithmetic(report), *_method(report), *report.notes):
-        yield from _wrap(note)
+        yield from wrap(note)
 
 
 def _arithmetic(report: BenchmarkReport) -> str:
@@ -340,12 +328,3 @@ def _method(report: BenchmarkReport) -> Iterator[str]:
 
 def _threads(report: BenchmarkReport) -> int:
     return len({row.threads for row in report.contests})
-
-
-def _shorten(text: str) -> str:
-    """The end of a long name, which tells layers apart."""
-    return text if len(text) <= _NAME_WIDTH else "..." + text[3 - _NAME_WIDTH :]
-
-
-def _wrap(text: str) -> list[str]:
-    return textwrap.wrap(text, _WIDTH, subsequent_indent="  ")

@@ -61,11 +61,11 @@ def _leaf_layers(
     """The layers with their paths, `model/layer` within nested models."""
     for layer in model.layers:
         name = f"{prefix}{layer.name}"
-        inner = getattr(layer, "layer", None)  # wrappers such as TimeDistributed
+        if not isinstance(layer, tf.keras.Model):
+            inner = getattr(layer, "layer", None)  # wrappers such as TimeDistributed
+            layer = inner if isinstance(inner, tf.keras.layers.Layer) else layer
         if isinstance(layer, tf.keras.Model):
             yield from _leaf_layers(layer, f"{name}/")
-        elif isinstance(inner, tf.keras.layers.Layer):
-            yield name, inner
         else:
             yield name, layer
 

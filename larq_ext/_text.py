@@ -1,0 +1,29 @@
+"""Reports as text: tables, and lines that fit a terminal."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+
+WIDTH = 100
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> Iterator[str]:
+    """The lines of a table whose first `left` columns are aligned left."""
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    for row in (header, ["-" * width for width in widths], *rows):
+        cells = [
+            cell.ljust(width) if i < left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        yield "  ".join(cells).rstrip()
+
+
+def shorten(text: str, width: int) -> str:
+    """The end of a long name, which tells layers apart."""
+    return text if len(text) <= width else "..." + text[3 - width :]
+
+
+def wrap(text: str) -> list[str]:
+    """Lines of a paragraph."""
+    return textwrap.wrap(text, WIDTH, subsequent_indent="  ")
