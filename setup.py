@@ -42,6 +42,7 @@ EXTRAS = {
     "deploy": [f"larq-compute-engine>=0.16,<0.17; {X86}"],
     "plots": ["matplotlib>=3.8"],
     "demo": ["scikit-learn>=1.4"],
+    "images": ["pillow>=10"],
     "zoo": ["larq-zoo>=2.4,<2.5", "tensorflow-metadata<1.15", "etils<1.14"],
     "recipes": [
         "zookeeper>=1.4,<1.5",
@@ -52,12 +53,12 @@ EXTRAS = {
         "tensorboard",
         "setuptools<81",  # the `tensorboard` command needs pkg_resources
     ],
-    "pose": ["pycocotools>=2.0.7", "pillow>=10"],
+    "pose": ["pycocotools>=2.0.7"],
     "docs": ["mkdocs>=1.6", "mkdocs-material>=9"],
-    "test": ["pytest>=8", "pytest-xdist>=3", "pillow>=10", "ruff>=0.6", "mypy>=1.11"],
+    "test": ["pytest>=8", "pytest-xdist>=3", "safetensors>=0.4", "ruff>=0.6", "mypy>=1.11"],
 }
-# A plain install runs the main job: train, prove binary, draw.
-INSTALL = CORE + EXTRAS["deploy"] + EXTRAS["plots"] + EXTRAS["demo"]
+# A plain install runs the main job: train, prove binary, draw, predict.
+INSTALL = CORE + EXTRAS["deploy"] + EXTRAS["plots"] + EXTRAS["demo"] + EXTRAS["images"]
 EXTRAS["test"] += EXTRAS["zoo"] + EXTRAS["recipes"]
 EXTRAS["all"] = sorted({line for lines in EXTRAS.values() for line in lines})
 
@@ -128,7 +129,11 @@ setup(
     python_requires=">=3.10,<3.13",
     package_dir=FOLDERS,
     packages=PACKAGES,
-    package_data={"larq_ext": ["py.typed"]},
+    package_data={
+        "larq_ext": ["py.typed"],
+        # Weights to train on are large: they are on mirrors.
+        "larq_ext_zoo": ["entries/*.json", "entries/*.csv", "entries/*.deployable.safetensors"],
+    },
     ext_modules=[DELEGATE],
     cmdclass={"build_ext": BuildDelegate, "bdist_wheel": WheelForAnyPython},
     install_requires=INSTALL,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
-import logging
 import os
 import sys
 import tempfile
@@ -101,6 +100,7 @@ def main() -> None:
       larq-ext audit model.tflite --model model.keras    what became of each layer
       larq-ext verify model.keras model.tflite           does it compute the same?
       larq-ext benchmark model.keras                     how fast, against int8 and float32?
+      larq-ext predict model.tflite cat.png --like cifar10    what is in the image?
 
     Exit codes: 0 done, 1 a check failed, 2 wrong use.
     """
@@ -346,26 +346,122 @@ def benchmark(
     _print_json(report.to_dict()) if as_json else click.echo(str(report))
 
 
+@main.command(epilog=f"{_MODEL_HELP} It may also be a converted .tflite file.")
+@click.argument("model")
+@click.argument(
+    "images", nargs=-1, required=True, metavar="IMAGE...", type=click.Path(path_type=Path)
+)
+@click.option(
+    "--top", type=click.IntRange(1), default=5, show_default=True, help="How many classes."
+)
+@click.option("--like", help="Prepare images as for this model or data set of the zoo.")
+@click.option("--mean", help="Mean per channel, with commas: (scale * pixel - mean) / std.")
+@click.option("--std", help="Standard deviation per channel, with commas.")
+@click.option("--scale", type=float, help="Factor of the pixels, which are 0 to 255.")
+@click.option(
+    "--resize", type=click.IntRange(1), help="Pixels of the shorter side before the crop."
+)
+@click.option(
+    "--classes",
+    type=click.Path(path_type=Path),
+    help="A file with the names of the classes: one a line, or a JSON list.",
+)
+@_json_option
+def predict(
+    model: str,
+    images: tuple[Path, ...],
+    top: int,
+    like: str | None,
+    mean: str | None,
+    std: str | None,
+    scale: float | None,
+    resize: int | None,
+    classes: Path | None,
+    as_json: bool,
+) -> None:
+    """Name what MODEL sees in images (PNG, JPEG and others; a folder means those in it).
+
+    A model of the zoo knows how its images are prepared. For a file of your own say it: --like
+    NAME, or --mean and --std. An image that cannot be read is reported, and the exit code is 1.
+
+    \b
+    Example:
+      larq-ext predict resnet20.fda cat.png dog.jpg --top 3
+      larq-ext predict runs/ResNet20FDA/model.keras photos/ --like cifar10 --json
+      larq-ext predict mine.tflite cat.png --mean 127.5 --std 127.5 --classes names.txt
+    """
+    import_library()
+    from larq_ext._images import image_files
+    from larq_ext._predict import Classifier
+
+    given = {"mean": mean, "std": std, "scale": scale, "resize": resize}
+    classifier = Classifier(model, like=like, given=given, classes=classes)
+    if classifier.note:
+        click.echo(classifier.note, err=True)
+    results = []
+    for result in classifier.predict(image_files(images), top):
+        results.append(result)
+        if "error" in result:
+            click.echo(f"Error: {result['image']}: {result['error']}", err=True)
+        elif not as_json:
+            width = max(len(row["class"]) for row in result["predictions"])
+            click.echo(result["image"])
+            for rank, row in enumerate(result["predictions"], 1):
+                click.echo(f"  {rank:2}  {row['class']:{width}}  {row['score']:.4f}")
+    if as_json:
+        _print_json(results)
+    sys.exit(CHECK_FAILED if any("error" in result for result in results) else DONE)
+
+
 @main.command(name="list")
 @click.argument("pattern", default="*")
+@click.option("--pretrained", is_flag=True, help="Only models with trained weights.")
+@click.option("--names", "only_names", is_flag=True, help="Print only names, one a line.")
 @_json_option
-def list_models(pattern: str, as_json: bool) -> None:
+def list_models(pattern: str, pretrained: bool, only_names: bool, as_json: bool) -> None:
     """List the models of the zoo whose names match PATTERN.
 
     \b
     Example:
       larq-ext list "resnet20*"
+      larq-ext list --pretrained --json
+      larq-ext list "*.siman" --names
     """
     import_library()
     import larq_ext_zoo as zoo
 
-    names = list(zoo.list_models(pattern))
+    names = zoo.list_models(pattern, pretrained=pretrained)
+    entries = [zoo.entry(name) for name in names]
     if as_json:
-        _print_json(names)
-    elif names:
-        click.echo("\n".join(names))
+        _print_json([entry.to_dict() for entry in entries])
+    elif only_names:
+        click.echo("".join(f"{name}\n" for name in names), nl=False)
+    elif entries:
+        click.echo(_model_table(entries))
     else:
-        click.echo(f"No model matches {pattern!r}; `larq-ext list` shows all.", err=True)
+        which = "pretrained model" if pretrained else "model"
+        click.echo(f"No {which} matches {pattern!r}; `larq-ext list` shows all.", err=True)
+
+
+def _model_table(entries: list[Any]) -> str:
+    """Name, accuracy, size of the file to deploy, and what it is."""
+    rows = [("NAME", "ACCURACY", "SIZE", "WHAT")]
+    for entry in entries:
+        accuracy, file = entry.accuracy, entry.weights.get("deployable")
+        share = "" if accuracy is None else f"{accuracy.mean:.2%}"
+        if accuracy is not None and accuracy.spread is not None:
+            share += f" +- {accuracy.spread:.2%}"
+        size = "" if file is None else f"{file.bytes / 1000:,.0f} kB"
+        rows.append((entry.name, share, size, entry.description))
+    if not any(row[1] or row[2] for row in rows[1:]):
+        rows = [(name, "", "", what) for name, _, _, what in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) for cell, width in zip(row, widths, strict=True) if width
+        ).rstrip()
+        for row in rows
+    )
 
 
 def import_library() -> None:
@@ -413,37 +509,13 @@ def _captured_stderr() -> Iterator[_Captured]:
 
 
 def load_model(name: str) -> Any:
-    """Loads a model from a file or the zoo.
+    """Loads a model from a file or the zoo, without the messages of TensorFlow's import."""
+    from larq_ext import _models_io
 
-    # Arguments
-        name: the path of a `.keras` or `.h5` file or of a SavedModel folder, or a zoo name.
-
-    # Returns
-        The Keras model.
-
-    # Raises
-        FileNotFoundError: if there is no such file.
-        ValueError: if the file holds no model.
-    """
-    path = Path(name)
-    is_path = path.suffix in (".keras", ".h5", ".hdf5") or path.is_dir() or os.sep in name
-    if is_path and not path.exists():
-        raise FileNotFoundError(f"There is no file or folder {name}.")
-    if path.is_dir() and not (path / "saved_model.pb").is_file():
-        raise ValueError(f"The folder {name} is no SavedModel: it holds no saved_model.pb.")
+    # A wrong name should not wait for TensorFlow.
+    _models_io.check_name(name)
     import_library()
-    import tensorflow as tf
-
-    # Larq's advice on constraints is for training, and comes again for each layer loaded.
-    logging.getLogger("larq").setLevel(logging.ERROR)
-    if not is_path:
-        import larq_ext_zoo as zoo
-
-        return zoo.get(name)
-    try:
-        return tf.keras.models.load_model(path, compile=False)
-    except Exception as error:  # each format fails in ways of its own
-        raise ValueError(f"Cannot load a Keras model from {name}: {error}") from error
+    return _models_io.load_model(name)
 
 
 def _random_inputs(model: Any, samples: int, seed: int) -> list[Any]:

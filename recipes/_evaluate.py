@@ -6,17 +6,13 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-import larq as lq
 import numpy as np
 import tensorflow as tf
 
+from larq_ext._models_io import load_predictor
 from larq_ext_recipes import datasets
 from larq_ext_recipes._errors import UsageError
-from larq_ext_recipes._names import unknown_name
 from larq_ext_recipes._pipeline import evaluation_batches
-
-_SUFFIXES = (".keras", ".h5", ".tflite")
-Predict = Callable[[np.ndarray], np.ndarray]
 
 
 def evaluate(
@@ -71,45 +67,11 @@ def evaluate(
     }
 
 
-def _predictor(model: str | pathlib.Path | tf.keras.Model) -> Predict:
-    if isinstance(model, tf.keras.Model):
-        return _keras_predictor(model)
-    path = pathlib.Path(model)
-    if path.suffix == ".tflite" and path.is_file():
-        from larq_ext.runtime import Interpreter
-
-        return Interpreter(path, num_threads=2).predict
-    if path.exists():
-        return _keras_predictor(_load(path))
-    if path.suffix in _SUFFIXES or len(path.parts) > 1:
-        raise UsageError(f"There is no file {path}.")
-    return _keras_predictor(_from_zoo(str(model)))
-
-
-def _from_zoo(name: str) -> tf.keras.Model:
-    import larq_ext_zoo as zoo
-
-    if name not in zoo.list_models():
-        raise UsageError(unknown_name("file or zoo model", name, zoo.list_models()))
-    return zoo.get(name)
-
-
-def _load(path: pathlib.Path) -> tf.keras.Model:
+def _predictor(model: str | pathlib.Path | tf.keras.Model) -> Callable[[np.ndarray], np.ndarray]:
     try:
-        return tf.keras.models.load_model(path, compile=False)
-    except Exception as error:  # each format fails in ways of its own
-        first_line = str(error).strip().splitlines()[0]
-        raise UsageError(
-            f"{path} is not a model that Keras can load (.keras, .h5 or SavedModel): {first_line}"
-        ) from error
-
-
-def _keras_predictor(model: tf.keras.Model) -> Predict:
-    def predict(images: np.ndarray) -> np.ndarray:
-        with lq.context.quantized_scope(False):
-            return model.predict_on_batch(images)
-
-    return predict
+        return load_predictor(model).predict
+    except (FileNotFoundError, ValueError) as error:
+        raise UsageError(str(error)) from error
 
 
 def _probabilities(outputs: np.ndarray) -> np.ndarray:

@@ -1,66 +1,140 @@
-"""The entries of the zoo: an architecture and what it was made with, under one name."""
+"""The models of the zoo by name: `architecture.tag`, an architecture and what it was made with."""
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
-from collections.abc import Callable
-from dataclasses import dataclass
+import inspect
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import tensorflow as tf
 
 import larq_ext as lqx
-from larq_ext_zoo.classification import DigitsNet, ResNet20, VGGSmall
+from larq_ext_zoo import _checks, _store, _weights, classification
+from larq_ext_zoo._data import DATASETS
+from larq_ext_zoo._entry import FORMS, Entry, Paper, read_entry
 
-
-@dataclass(frozen=True)
-class Entry:
-    """A network that `get` can make.
-
-    # Arguments
-        name: `architecture.tag`.
-        build: Makes the model; takes the keyword arguments of the architecture.
-        quantizer: Name of the method.
-        description: One line.
-        weights: File of pretrained weights, or `None`.
-    """
-
-    name: str
-    build: Callable[..., tf.keras.Model]
-    quantizer: str
-    description: str
-    weights: str | None = None
-
+NETWORKS: dict[str, Callable[..., tf.keras.Model]] = {
+    name: getattr(classification, name) for name in classification.__all__
+}
+# The first part of the names, and the data set that the network is for.
+ARCHITECTURES = {
+    "AlexNet": ("alexnet", "imagenet"),
+    "DigitsNet": ("digits_net", "digits"),
+    "ResNet18": ("resnet18", "imagenet"),
+    "ResNet18Cifar": ("resnet18_cifar", "cifar10"),
+    "ResNet20": ("resnet20", "cifar10"),
+    "ResNet34": ("resnet34", "imagenet"),
+    "VGGSmall": ("vgg_small", "cifar10"),
+}
+PAPERS = {
+    "fda": Paper(
+        "Learning Frequency Domain Approximation for Binary Neural Networks", "2103.00841"
+    ),
+    "learnable_scale": Paper(
+        "Accurate and Compact Convolutional Neural Networks with Trained Binarization",
+        "1909.11366",
+    ),
+    "siman": Paper("SiMaN: Sign-to-Magnitude Network Binarization", "2102.07981"),
+    "mlp_classifier": Paper(
+        "Binarizing by Classification: Is soft function really necessary?", "2205.07433"
+    ),
+    "ste_sign": Paper(
+        "Bi-Real Net: Enhancing the Performance of 1-bit CNNs With Improved Representational "
+        "Capability and Advanced Training Algorithm",
+        "1808.00278",
+    ),
+}
 
 _ENTRIES: dict[str, Entry] = {}
+_FOLDERS: set[pathlib.Path] = set()
 
 
-def register(entry: Entry) -> None:
-    """Adds an entry.
+def register(entry: Entry) -> Entry:
+    """Adds an entry of your own.
+
+    # Arguments
+        entry: The entry. Its `network` may be any function with the arguments of the zoo's.
+
+    # Returns
+        The same entry.
 
     # Raises
         ValueError: if the name is taken.
     """
-    if entry.name in _ENTRIES:
-        raise ValueError(f"The zoo already has a model {entry.name!r}.")
+    other = _ENTRIES.get(entry.name)
+    if other is not None:
+        raise ValueError(
+            f"The zoo already has a model {entry.name!r}{_origin(other)}: take another name."
+        )
+    _ENTRIES[entry.name] = entry
+    return entry
+
+
+def register_folder(
+    folder: str | pathlib.Path,
+    networks: Mapping[str, Callable[..., tf.keras.Model]] | None = None,
+) -> list[Entry]:
+    """Adds the entries of a folder: all its `.json` files, or none if one is wrong.
+
+    The folders `entries` in the package and in `LARQ_EXT_HOME` (default: `~/.larq_ext`) are known
+    without this.
+
+    # Arguments
+        folder: Where the entries and the files they name are, as `add_entry` writes them.
+        networks: Functions that make networks, by the names the entries use, for networks that
+            are not the zoo's.
+
+    # Returns
+        The new entries.
+
+    # Raises
+        FileNotFoundError: if there is no such folder.
+        ValueError: if an entry is malformed, with its file and field, or a name is taken.
+    """
+    folder = pathlib.Path(folder).expanduser()
+    if not folder.is_dir():
+        raise FileNotFoundError(f"There is no folder {folder}.")
+    known = {**NETWORKS, **(networks or {})}
+    entries = [read_entry(path, known) for path in sorted(folder.glob("*.json"))]
+    names = [entry.name for entry in entries]
+    for entry in entries:
+        if entry.name in _ENTRIES or names.count(entry.name) > 1:
+            other = _ENTRIES.get(entry.name, entry)
+            raise ValueError(
+                f"The entry {entry.name!r} in {folder} clashes with another of that name"
+                f"{_origin(other)}: give it another name."
+            )
+    return [register(entry) for entry in entries]
+
+
+def write_over(entry: Entry) -> None:
+    """Adds an entry that was just written to its folder, in the place of the one from there."""
+    check_free(entry.name, entry.folder)
     _ENTRIES[entry.name] = entry
 
 
-_ARCHITECTURES = {
-    "digits_net": (DigitsNet, "8x8"),
-    "resnet20": (ResNet20, "32x32"),
-    "vgg_small": (VGGSmall, "32x32"),
-}
-for _name, (_build, _size) in _ARCHITECTURES.items():
-    for _method in lqx.quantizers.METHODS:
-        register(
-            Entry(
-                f"{_name}.{_method}",
-                _build,
-                _method,
-                f"{_build.__name__} for {_size} images, binarized by {_method}, not trained",
-            )
+def check_free(name: str, folder: pathlib.Path | None) -> None:
+    """Raises a `ValueError` if an entry from elsewhere has the name."""
+    other = _entries().get(name)
+    if other is not None and (other.folder is None or other.folder != folder):
+        raise ValueError(
+            f"The zoo already has a model {name!r}{_origin(other)}: take another name."
         )
+
+
+def _origin(entry: Entry) -> str:
+    return "" if entry.folder is None else f" (from {entry.folder})"
+
+
+def _entries() -> dict[str, Entry]:
+    """All entries; what lies in the two known folders is read when it is first asked for."""
+    for folder in (pathlib.Path(__file__).parent / "entries", _store.home() / "entries"):
+        if folder not in _FOLDERS and folder.is_dir():
+            register_folder(folder)
+            _FOLDERS.add(folder)
+    return _ENTRIES
 
 
 def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
@@ -69,9 +143,13 @@ def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
     # Arguments
         pattern: Shell-style wildcard, such as `"resnet20*"`.
         pretrained: Whether to list only those with trained weights.
+
+    # Returns
+        The names.
     """
-    names = fnmatch.filter(sorted(_ENTRIES), pattern)
-    return [name for name in names if not pretrained or _ENTRIES[name].weights]
+    entries = _entries()
+    names = fnmatch.filter(sorted(entries), pattern)
+    return [name for name in names if not pretrained or entries[name].pretrained]
 
 
 def entry(name: str) -> Entry:
@@ -80,24 +158,110 @@ def entry(name: str) -> Entry:
     # Raises
         ValueError: if there is none, with the names that come near.
     """
-    if name not in _ENTRIES:
-        near = difflib.get_close_matches(name, _ENTRIES, n=3) or list_models()
-        raise ValueError(f"The zoo has no model {name!r}. Did you mean one of {near}?")
-    return _ENTRIES[name]
+    entries = _entries()
+    if name not in entries:
+        raise ValueError(f"The zoo has no model {name!r}.{_checks.near(name, entries)}")
+    return entries[name]
 
 
-def get(name: str, **kwargs) -> tf.keras.Model:
+def get(
+    name: str, *, form: Literal["deployable", "training"] = "deployable", **kwargs: Any
+) -> tf.keras.Model:
     """Makes the model of this name, with its trained weights if it has any.
 
     # Arguments
         name: A name of `list_models()`.
-        **kwargs: Arguments of the architecture, such as `num_classes`.
+        form: What a trained model is for. `"deployable"` has kernels of +-1, as
+            `larq_ext.deploy.bake` makes them, to predict, to take features from and to convert;
+            its file is small. `"training"` is the network as it was trained, with its latent
+            weights, to train on. A model that is not trained is always the network to train.
+        **kwargs: Arguments of the network instead of the entry's, such as
+            `include_top=False`, `num_classes` or `input_shape`; `weights=None` makes the
+            network without its trained weights.
 
     # Returns
         The model.
 
     # Raises
-        ValueError: for an unknown name, with the names that come near.
+        ValueError: for an unknown name, with the names that come near; for arguments that do not
+            go with trained weights; if a file of weights is damaged.
+        FileNotFoundError: if the weights are not here and cannot be downloaded.
     """
     found = entry(name)
-    return found.build(**{"quantizer": found.quantizer, "weights": found.weights, **kwargs})
+    if form not in FORMS:
+        raise ValueError(f"`form` is one of {list(FORMS)}, received {form!r}.")
+    arguments = {**found.arguments, **kwargs}
+    if not found.pretrained or "weights" in kwargs:
+        return found.network(**arguments)
+    _check_arguments(found, kwargs)
+    path = _store.find(found, form)  # before the network, which takes longer
+    model = found.network(**arguments)
+    if form == "deployable":
+        model = lqx.deploy.bake(model)
+    _weights.load(
+        path,
+        model,
+        form=form,
+        network=found.network.__name__,
+        without_top=not arguments.get("include_top", True),
+    )
+    return model
+
+
+def _check_arguments(entry: Entry, kwargs: Mapping[str, Any]) -> None:
+    """Whether these arguments leave the trained network what it is."""
+    free = {"include_top", "input_shape", "num_classes"}
+    for name, value in kwargs.items():
+        if name == "input_tensor" and value is not None:
+            raise ValueError(
+                f"{entry.name} has trained weights and is no part of another model while they are "
+                f"loaded: leave input_tensor out and call the model, get({entry.name!r})(tensor)."
+            )
+        if name == "num_classes" and value != entry.num_classes:
+            if kwargs.get("include_top", True):
+                raise ValueError(
+                    f"{entry.name} was trained for {entry.num_classes} classes, received "
+                    f"num_classes={value}: give include_top=False and add a classifier of your "
+                    "own, or weights=None for a network that is not trained."
+                )
+        elif name not in free and value != _default(entry, name):
+            raise ValueError(
+                f"{entry.name} was trained with {name}={_default(entry, name)!r}, received "
+                f"{value!r}: give weights=None for a network that is not trained."
+            )
+
+
+def _default(entry: Entry, name: str) -> Any:
+    """The value of an argument in the entry, or else the network's own."""
+    if name in entry.arguments:
+        return entry.arguments[name]
+    parameters = inspect.signature(entry.network).parameters
+    return parameters[name].default if name in parameters else None
+
+
+def what(network: Callable[..., tf.keras.Model]) -> str:
+    """The first line of a network's documentation, or its name."""
+    text = inspect.getdoc(network)
+    return text.splitlines()[0].rstrip(".") if text else network.__name__
+
+
+def _register_untrained() -> None:
+    for network, (architecture, data) in ARCHITECTURES.items():
+        function = NETWORKS[network]
+        size = inspect.signature(function).parameters["input_shape"].default
+        for method, paper in PAPERS.items():
+            register(
+                Entry(
+                    name=f"{architecture}.{method}",
+                    network=function,
+                    arguments={"quantizer": method},
+                    description=f"{what(function)}; {method}, not trained",
+                    input_size=size,
+                    paper=paper,
+                    preprocessing=DATASETS[data].preprocessing,
+                    classes=DATASETS[data].classes,
+                )
+            )
+
+
+_register_untrained()

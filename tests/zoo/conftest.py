@@ -92,7 +92,7 @@ def run(tmp_path_factory, digits, write_run):
     images = ((digits.pixels / 16 - 0.5) / 0.5).astype("float32")
     model = zoo.DigitsNet(quantizer=METHOD, pad_values=1.0)
     model.compile(tf.keras.optimizers.Adam(3e-3), "sparse_categorical_crossentropy")
-    model.fit(images, digits.labels, epochs=2, batch_size=64, verbose=0)
+    model.fit(images, digits.labels, epochs=1, batch_size=32, verbose=0)
     folder = tmp_path_factory.mktemp("runs") / "Digits"
     metrics = write_run(folder, model, images)
     return SimpleNamespace(folder=folder, model=model, images=images, metrics=metrics)

@@ -1,4 +1,4 @@
-"""The file of weights: round trips bit by bit, a second reader, and everything that can be wrong."""
+"""The file of weights: exact round trips, a second reader, and everything that can be wrong."""
 
 import hashlib
 import json
@@ -128,7 +128,7 @@ def test_every_altered_byte_is_noticed(path):
         changed = bytearray(content)
         changed[position] ^= 0x10
         path.write_bytes(changed)
-        with pytest.raises(WeightsError, match="altered|truncated|another kind|version"):
+        with pytest.raises(WeightsError, match=r"altered|truncated|another kind|version"):
             read(path)
 
 
@@ -210,11 +210,11 @@ def test_weights_of_something_else(tmp_path):
     with pytest.raises(WeightsError, match="of the form 'training', not 'deployable'"):
         load(form="deployable")
     three = zoo.DigitsNet(quantizer="ste_sign", num_classes=3)
+    before = three.get_layer("stem").get_weights()[0].copy()
     with pytest.raises(WeightsError, match=r"logits/kernel has the shape \(1024, 10\), not"):
         load(three)
-    before = three.get_layer("stem").get_weights()[0].copy()
     np.testing.assert_array_equal(three.get_layer("stem").get_weights()[0], before)
-    with pytest.raises(WeightsError, match="it lacks unit1_conv/kernel_alpha"):
+    with pytest.raises(WeightsError, match="it lacks unit1_conv/kernel_scale"):
         load(zoo.DigitsNet(quantizer="learnable_scale"))
     part = zoo.DigitsNet(quantizer="ste_sign", include_top=False)
     with pytest.raises(WeightsError, match="the network has no logits/"):

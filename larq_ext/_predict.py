@@ -1,0 +1,142 @@
+"""Classifies images in files with any form of a model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from larq_ext._images import load_image
+from larq_ext._models_io import check_name, load_predictor
+
+_BATCH = 32
+
+
+class Classifier:
+    """A model with the preparation of its images and the names of its classes.
+
+    # Arguments
+        model: What `larq_ext._models_io.load_predictor` takes.
+        like: Name of a model or a data set of the zoo, whose images are prepared the same way.
+        given: `mean` and `std` as text with commas, `scale` and `resize`, each or `None`: how
+            images are prepared, instead of `like`.
+        classes: A file with the names of the classes; `None` takes those of `like`.
+
+    # Raises
+        FileNotFoundError: if a file is missing.
+        ValueError: if it is not said how images are prepared, or what is said does not fit.
+    """
+
+    def __init__(
+        self, model: str, *, like: str | None, given: Mapping[str, Any], classes: Path | None
+    ) -> None:
+        given = {name: value for name, value in given.items() if value is not None}
+        in_zoo = check_name(model) is None
+        if like is not None and given:
+            raise ValueError("--like says all of it: leave --mean, --std, --scale, --resize out.")
+        if not in_zoo and like is None and not given.keys() & {"mean", "std", "scale"}:
+            raise ValueError(
+                f"How are images prepared for {model}? Say --like NAME (a model of the zoo or one "
+                "of its data sets, such as cifar10), or --mean and --std: the input is "
+                "(scale * pixel - mean) / std. If the model does it itself: --scale 1."
+            )
+        import larq_ext_zoo as zoo
+        from larq_ext_zoo.preprocessing import preparation
+
+        self.note = None
+        if in_zoo and not zoo.entry(model).pretrained:
+            self.note = f"Note: {model} is not trained, so its predictions mean nothing."
+        known = None if given else preparation(like or model)
+        self._names: Any = known.classes if known else None
+        if classes is not None:
+            self._names = read_classes(classes)
+        if known is None:
+            preprocessing = zoo.Preprocessing(
+                mean=_numbers("--mean", given.get("mean", "0")),
+                std=_numbers("--std", given.get("std", "1")),
+                scale=given.get("scale", 1.0),
+                resize=given.get("resize"),
+            )
+        self._predictor = load_predictor(model)
+        size = _input_size(model, self._predictor.input_shape, known.size if known else None)
+        if known is not None:
+            preprocessing = known.for_size(size)
+        preprocessing.check_size(size)
+        self._preprocessing, self._input_size = preprocessing, size
+
+    def predict(self, paths: Sequence[Path], top: int) -> Iterator[dict[str, Any]]:
+        """Classifies images, several at a time.
+
+        # Arguments
+            paths: The files.
+            top: How many classes to give for each.
+
+        # Returns
+            For each file, in order, `image` and either `predictions` (`class` and `score`, the
+            best first) or `error`.
+        """
+        for start in range(0, len(paths), _BATCH):
+            yield from self._predict_batch(paths[start : start + _BATCH], top)
+
+    def _predict_batch(self, paths: Sequence[Path], top: int) -> list[dict[str, Any]]:
+        import numpy as np
+
+        import larq_ext_zoo as zoo
+        from larq_ext_zoo._preprocessing import apply
+
+        results: list[dict[str, Any]] = [{"image": str(path)} for path in paths]
+        good, inputs = [], []
+        for path, result in zip(paths, results, strict=True):
+            try:
+                image = load_image(path, self._input_size[-1])
+                inputs.append(apply(self._preprocessing, self._input_size, [image]))
+            except ValueError as error:
+                result["error"] = str(error)
+            else:
+                good.append(result)
+        if good:
+            outputs = np.asarray(self._predictor.predict(np.concatenate(inputs)))
+            decoded = zoo.decode_predictions(outputs, self._names, top)
+            for result, rows in zip(good, decoded, strict=True):
+                result["predictions"] = [{"class": name, "score": score} for name, score in rows]
+        return results
+
+
+def read_classes(path: Path) -> list[str]:
+    """Names of classes from a file: one a line, or a JSON list.
+
+    # Raises
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is neither.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}.")
+    text = path.read_text(encoding="utf-8").strip()
+    names = json.loads(text) if text.startswith("[") else text.splitlines()
+    if not names or not all(isinstance(name, str) and name.strip() for name in names):
+        raise ValueError(f"{path} has no names of classes: one a line, or a JSON list of texts.")
+    return [name.strip() for name in names]
+
+
+def _numbers(option: str, text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"{option} takes numbers with commas, received {text!r}.") from None
+
+
+def _input_size(
+    model: str, shape: Sequence[int | None], size: Sequence[int | None] | None
+) -> tuple[int, int, int]:
+    """Height, width and channels: the model's own, or where any size goes those of `--like`."""
+    if len(shape) != 3 or shape[-1] not in (1, 3):
+        raise ValueError(
+            f"{model} does not take grey or RGB images: its input has the shape {tuple(shape)}."
+        )
+    other = shape if size is None else size
+    height = other[0] if shape[0] is None else shape[0]
+    width = other[1] if shape[1] is None else shape[1]
+    if height is None or width is None:
+        raise ValueError(f"{model} takes images of any size: say which with --like NAME.")
+    return height, width, shape[-1]

@@ -1,0 +1,41 @@
+"""The data sets that the zoo's networks are trained on: classes, and what is done to images."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from larq_ext_zoo._preprocessing import Preprocessing
+
+# The statistics of ImageNet. The code of FDA-BNN and of SiMaN has them for CIFAR-10 too.
+_MEAN = tuple(255 * value for value in (0.485, 0.456, 0.406))
+_STD = tuple(255 * value for value in (0.229, 0.224, 0.225))
+
+
+class Data(NamedTuple):
+    """A data set as a network sees it.
+
+    # Arguments
+        classes: Name of its class list, or `None` where the names are not known.
+        side: Usual height and width of the network's input, pixels.
+        preprocessing: For that size.
+    """
+
+    classes: str | None
+    side: int
+    preprocessing: Preprocessing
+
+    def for_side(self, side: int) -> Preprocessing:
+        """The preprocessing for another size of the input."""
+        return self.preprocessing.scaled(side / self.side)
+
+
+# Of pictures of any size the shorter side becomes 256/224 of the input's.
+_PICTURES = Preprocessing(_MEAN, _STD, resize=256)
+DATASETS = {
+    "cifar10": Data("cifar10", 32, Preprocessing(_MEAN, _STD, resize=32)),
+    "digits": Data("digits", 8, Preprocessing((0.5,), (0.5,), scale=1 / 255, resize=8)),
+    "folder": Data(None, 224, _PICTURES),
+    "imagenet": Data(None, 224, _PICTURES),
+    "imagenette": Data("imagenette", 224, _PICTURES),
+    "mnist": Data("digits", 28, Preprocessing((33.3184,), (78.5675,), resize=28)),
+}
