@@ -43,12 +43,14 @@ EXTRAS = {
     "plots": ["matplotlib>=3.8"],
     "demo": ["scikit-learn>=1.4"],
     "images": ["pillow>=10"],
-    "zoo": ["larq-zoo>=2.4,<2.5", "tensorflow-metadata<1.15", "etils<1.14"],
-    "recipes": [
+    "train": [
         "zookeeper>=1.4,<1.5",
         "tensorflow-datasets>=4.8.3,<4.9",
         "tensorflow-metadata<1.15",
         "etils<1.14",
+    ],
+    "zoo": ["larq-zoo>=2.4,<2.5", "tensorflow-metadata<1.15", "etils<1.14"],
+    "recipes": [
         "keras-cv>=0.9,<0.10",
         "tensorboard",
         "setuptools<81",  # the `tensorboard` command needs pkg_resources
@@ -58,7 +60,7 @@ EXTRAS = {
     "test": ["pytest>=8", "pytest-xdist>=3", "safetensors>=0.4", "ruff>=0.6", "mypy>=1.11"],
 }
 # A plain install runs the main job: train, prove binary, draw, predict.
-INSTALL = CORE + EXTRAS["deploy"] + EXTRAS["plots"] + EXTRAS["demo"] + EXTRAS["images"]
+INSTALL = CORE + EXTRAS["train"] + EXTRAS["deploy"] + EXTRAS["plots"] + EXTRAS["demo"] + EXTRAS["images"]
 EXTRAS["test"] += EXTRAS["zoo"] + EXTRAS["recipes"]
 EXTRAS["all"] = sorted({line for lines in EXTRAS.values() for line in lines})
 
