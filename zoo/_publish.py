@@ -83,7 +83,8 @@ def add_entry(
             name is taken, or the weights do not compute the same when they are loaded again.
     """
     _checks.check(floats in FLOATS, "floats", f"one of {list(FLOATS)}", floats)
-    folder = _store.home() / "entries" if folder is None else pathlib.Path(folder).expanduser()
+    known = _store.home() / "entries"
+    folder = known if folder is None else pathlib.Path(folder).expanduser().absolute()
     if isinstance(runs, str | pathlib.Path):
         runs = [runs]
     folders = [pathlib.Path(run).expanduser() for run in runs]
@@ -95,6 +96,11 @@ def add_entry(
     _check_same(folders, metrics)
     configuration = first["configuration"]
     network = _network(configuration["network"], networks or {}, name)
+    if network not in registry.NETWORKS.values() and folder == known:
+        raise ValueError(
+            f"The zoo reads {folder} by itself and would not know {configuration['network']!r}: "
+            "give another folder, and read it with register_folder(folder, networks=...)."
+        )
     trained = load_model(_existing(folders[0] / "model.keras"))
     arguments = {
         "quantizer": configuration["quantizer"],

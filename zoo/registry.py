@@ -93,7 +93,7 @@ def register_folder(
         FileNotFoundError: if there is no such folder.
         ValueError: if an entry is malformed, with its file and field, or a name is taken.
     """
-    folder = pathlib.Path(folder).expanduser()
+    folder = pathlib.Path(folder).expanduser().absolute()
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {folder}.")
     known = {**NETWORKS, **(networks or {})}

@@ -205,6 +205,8 @@ def test_a_network_of_your_own(run, own_home, tmp_path, write_run, inputs):
 
     write_run(tmp_path / "run", run.model, run.images, network="me.mine")
     networks = {"me.mine": mine}
+    with pytest.raises(ValueError, match=r"would not know 'me.mine': give another folder"):
+        zoo.add_entry(tmp_path / "run", "mine.first", networks=networks)
     zoo.add_entry(tmp_path / "run", "mine.first", tmp_path / "entries", networks=networks)
     del registry._ENTRIES["mine.first"]
     with pytest.raises(ValueError, match=r"mine\.first\.json is malformed: `network`: there is no"):
