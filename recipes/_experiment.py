@@ -317,8 +317,7 @@ class Experiment:
 
         network = getattr(zoo, self.network, None)
         if not callable(network):
-            names = [name for name in dir(zoo) if name[0].isupper() and name != "Entry"]
-            raise UsageError(unknown_name("network", self.network, names))
+            raise UsageError(unknown_name("network", self.network, zoo.classification.__all__))
         return network
 
     def make_learning_rate(self, steps_per_epoch: int) -> LearningRate:
