@@ -60,8 +60,8 @@ def randaugment(images: tf.Tensor, seeds: tf.Tensor, magnitude: float, white: fl
 
     def change_thrice(item: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
         image, seed = item
-        for seed in tf.unstack(tf.random.split(seed, 3), num=3):
-            image = change(image, seed)
+        for turn in range(3):
+            image = change(image, tf.random.fold_in(seed, turn))
         return image
 
     return tf.map_fn(change_thrice, (images, seeds), fn_output_signature=tf.float32)

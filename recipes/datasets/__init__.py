@@ -11,7 +11,7 @@ from larq_ext_recipes._errors import UsageError
 from larq_ext_recipes._names import unknown_name
 from larq_ext_recipes.datasets import cifar10, digits, folder, imagenet, imagenette, mnist
 from larq_ext_recipes.datasets._arrays import ArrayDataset
-from larq_ext_recipes.datasets._dataset import Dataset, DatasetError
+from larq_ext_recipes.datasets._dataset import Dataset, DatasetError, readable_errors
 
 _OF_ONE_SIZE = {"cifar10": cifar10.load, "digits": digits.load, "mnist": mnist.load}
 _OF_ANY_SIZE = {
@@ -54,4 +54,4 @@ def load(
     return dataset
 
 
-__all__ = ["LOADERS", "ArrayDataset", "Dataset", "DatasetError", "load"]
+__all__ = ["LOADERS", "ArrayDataset", "Dataset", "DatasetError", "load", "readable_errors"]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import abc
+import contextlib
+import re
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -14,6 +17,21 @@ from larq_ext_recipes._pipeline import Source, TrainingData, evaluation_batches
 
 class DatasetError(Exception):
     """The data is not where it was looked for, or not in the form that was expected."""
+
+
+@contextlib.contextmanager
+def readable_errors() -> Iterator[None]:
+    """Turns what TensorFlow makes of a `DatasetError` in a pipeline back into one.
+
+    A picture that is damaged is found when its batch is read, wherever that happens.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        found = re.search(rf"{DatasetError.__name__}: (.+)", error.message)
+        if found is None:
+            raise
+        raise DatasetError(found[1]) from error
 
 
 class Dataset(Source, abc.ABC):

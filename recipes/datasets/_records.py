@@ -98,18 +98,16 @@ class RecordDataset(PictureDataset):
     def shuffled(self, key: tf.Tensor, steps: Steps, start_step: tf.Tensor) -> tf.data.Dataset:
         files = self._files(self.train)
         order = tf.random.experimental.stateless_shuffle(tf.range(len(files[0])), key)
-        records = (
-            tf.data.Dataset.from_tensor_slices(tuple(tf.gather(part, order) for part in files))
-            .interleave(
-                _records,
-                cycle_length=FILES_AT_ONCE,
-                block_length=RECORDS_IN_A_ROW,
-                num_parallel_calls=tf.data.AUTOTUNE,
-                deterministic=True,
-            )
-            .shuffle(BUFFER, seed=tf.cast(key[0], tf.int64), reshuffle_each_iteration=False)
+        records = tf.data.Dataset.from_tensor_slices(
+            tuple(tf.gather(part, order) for part in files)
+        ).interleave(
+            _records,
+            cycle_length=FILES_AT_ONCE,
+            block_length=RECORDS_IN_A_ROW,
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
         )
-        return _by_step(records, steps, start_step)
+        return _by_step(_shuffled(records, key), steps, start_step)
 
     def in_order(self, steps: Steps) -> tf.data.Dataset:
         records = tf.data.Dataset.from_tensor_slices(self._files(self.test)).flat_map(_records)
@@ -137,6 +135,20 @@ class RecordDataset(PictureDataset):
 def _records(file: tf.Tensor, skip: tf.Tensor, take: tf.Tensor) -> tf.data.Dataset:
     skip, take = tf.cast(skip, tf.int64), tf.cast(take, tf.int64)
     return tf.data.TFRecordDataset(file, buffer_size=1 << 20).skip(skip).take(take)
+
+
+def _shuffled(records: tf.data.Dataset, key: tf.Tensor) -> tf.data.Dataset:
+    """`Dataset.shuffle`, which itself takes no seed that is computed in a graph."""
+    shuffled = tf.raw_ops.ShuffleDataset(
+        input_dataset=tf.data.experimental.to_variant(records),
+        buffer_size=BUFFER,
+        seed=tf.cast(key[0], tf.int64),
+        seed2=tf.cast(key[1], tf.int64),
+        reshuffle_each_iteration=False,
+        output_types=[tf.string],
+        output_shapes=[[]],
+    )
+    return tf.data.experimental.from_variant(shuffled, records.element_spec)
 
 
 def _by_step(

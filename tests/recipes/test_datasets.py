@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import pickle
 import shutil
+import struct
 import sys
 import tarfile
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from larq_ext_recipes import datasets
-from larq_ext_recipes.datasets import DatasetError, cifar10, digits
+from larq_ext_recipes.datasets import DatasetError, cifar10, digits, mnist
 
 
 def assert_split(split, expected):
@@ -119,6 +123,94 @@ def test_labels_out_of_range(official, copies):
     official.write_bin("test_batch", rows, labels, folder)
     with pytest.raises(DatasetError, match="found 200 to 200"):
         cifar10.load(folder)
+
+
+# The MD5 values of the unpacked files that the publisher's copies have.
+MNIST_MD5 = {
+    "train": "6bbc9ace898e44ae57da46a324031adb",
+    "t10k": "2646ac647ad5339dbf082846283269ea",
+}
+
+
+def test_real_mnist(real_data):
+    dataset = mnist.load(real_data)  # its folder mnist
+    for split, kind in ((dataset.train, "train"), (dataset.test, "t10k")):
+        images, labels = split
+        header = struct.pack(">IIII", 2051, len(images), 28, 28)
+        assert hashlib.md5(header + images.tobytes()).hexdigest() == MNIST_MD5[kind]
+        assert (images.dtype, labels.dtype) == (np.uint8, np.int64)
+    # The counts that are published with it.
+    assert np.bincount(dataset.train[1]).tolist() == [
+        5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949,
+    ]  # fmt: skip
+    assert np.bincount(dataset.test[1])[:3].tolist() == [980, 1135, 1032]
+    assert dataset.train[0].mean() == pytest.approx(mnist.MEAN[0], abs=1e-3)
+    assert dataset.train[0].std() == pytest.approx(mnist.STD[0], abs=1e-3)
+    assert datasets.load("mnist", real_data / "mnist").fingerprint() == dataset.fingerprint()
+
+
+@pytest.fixture
+def synthetic_mnist(tmp_path):
+    """Blank images in files of the official form, one of them unpacked."""
+    for kind, size in (("train", 60_000), ("t10k", 10_000)):
+        images = struct.pack(">IIII", 2051, size, 28, 28) + bytes(28 * 28 * size)
+        labels = struct.pack(">II", 2049, size) + bytes(i % 10 for i in range(size))
+        for part, content in (("images-idx3", images), ("labels-idx1", labels)):
+            with gzip.open(tmp_path / f"{kind}-{part}-ubyte.gz", "wb", compresslevel=1) as file:
+                file.write(content)
+    packed = tmp_path / "t10k-labels-idx1-ubyte.gz"
+    packed.with_suffix("").write_bytes(gzip.decompress(packed.read_bytes()))
+    packed.unlink()
+    return tmp_path
+
+
+def test_mnist_forms_and_damages(synthetic_mnist):
+    dataset = mnist.load(synthetic_mnist)
+    assert dataset.input_shape == (28, 28, 1)
+    assert dataset.test[1][:12].tolist() == [*range(10), 0, 1]
+
+    labels = synthetic_mnist / "t10k-labels-idx1-ubyte"
+    content = labels.read_bytes()
+    labels.write_bytes(content[:-1])
+    with pytest.raises(DatasetError, match=r"labels-idx1-ubyte is damaged.*10008.*found 10007"):
+        mnist.load(synthetic_mnist)
+    labels.write_bytes(struct.pack(">II", 2051, 10_000) + content[8:])
+    with pytest.raises(DatasetError, match=r"header 0000080100002710\), found .* 0000080300002710"):
+        mnist.load(synthetic_mnist)
+    labels.write_bytes(content[:-1] + b"\x0a")
+    with pytest.raises(DatasetError, match="MNIST labels are 0 to 9, found 10"):
+        mnist.load(synthetic_mnist)
+    labels.unlink()
+    with pytest.raises(DatasetError, match=r"t10k-labels-idx1-ubyte is missing, with \.gz and"):
+        mnist.load(synthetic_mnist)
+
+    images = synthetic_mnist / "train-images-idx3-ubyte.gz"
+    images.write_bytes(images.read_bytes()[:-100])
+    with pytest.raises(
+        DatasetError, match=r"train-images-idx3-ubyte\.gz is damaged: expected gzip"
+    ):
+        mnist.load(synthetic_mnist)
+
+
+def test_no_mnist(tmp_path, monkeypatch):
+    with pytest.raises(DatasetError, match=r"No MNIST in .*train-images-idx3-ubyte\.gz.*no such"):
+        mnist.load(tmp_path / "nowhere")
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    with pytest.raises(DatasetError, match=r"pip install 'tensorflow-datasets.*data_dir=FOLDER"):
+        mnist.load(None)
+
+
+def test_mnist_of_tfds(monkeypatch, tmp_path):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    split = {"image": tf.ones((3, 28, 28, 1), tf.uint8), "label": tf.constant([1, 2, 3])}
+
+    def load(name, data_dir, batch_size):
+        assert (name, data_dir, batch_size) == ("mnist", None, -1)
+        return {"train": split, "test": split}
+
+    monkeypatch.setattr(tfds, "load", load)
+    dataset = mnist.load(None)
+    assert dataset.train[1].tolist() == [1, 2, 3] and dataset.train[1].dtype == np.int64
 
 
 def test_digits():

@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from larq_ext_recipes._pipeline import Augmentation, TrainingData, evaluation_batches
+from larq_ext_recipes import UsageError
+from larq_ext_recipes._augmentation import Augmentation
+from larq_ext_recipes._order import batch_positions
+from larq_ext_recipes._pipeline import TrainingData
 from larq_ext_recipes.datasets import ArrayDataset
 
 NONE = Augmentation(crop_padding=0, flip=False)
@@ -106,7 +109,7 @@ def test_normalisation():
     images, labels = collect(TrainingData(shifted, 8, 0, NONE).batches(0))
     np.testing.assert_allclose(images, expected[labels], rtol=1e-6)
     assert images.dtype == np.float32
-    images, labels = collect(evaluation_batches(shifted, 7))
+    images, labels = collect(shifted.evaluation(7))
     np.testing.assert_allclose(images, expected, rtol=1e-6)
     np.testing.assert_array_equal(labels, np.arange(50))
 
@@ -116,3 +119,78 @@ def test_black_border_is_black_before_normalisation():
     shifted = ArrayDataset("made", dataset.train, dataset.test, ["x"], (10.0,) * 3, (2.0,) * 3)
     images, _ = collect(TrainingData(shifted, 8, 0, Augmentation(3, False)).batches(0))
     assert images.min() == -5.0  # (0 - 10) / 2; the darkest pixel of the images is 1
+
+
+# Shards
+
+
+@pytest.mark.parametrize(("size", "batch_size"), [(50, 8), (51, 12), (9, 9), (23, 7), (20, 40)])
+@pytest.mark.parametrize(("workers", "replicas"), [(1, 1), (2, 1), (1, 3), (3, 2)])
+def test_parts_are_the_batches_of_one_process(size, batch_size, workers, replicas):
+    parts = workers * replicas
+    splits = [
+        batch_positions(size, batch_size, shard=(index, workers), replicas=replicas)
+        for index in range(workers)
+    ]
+    assert len({len(split) for split in splits}) == 1
+    for step in range(-(-size // batch_size)):
+        batch = np.arange(size)[step * batch_size : (step + 1) * batch_size]
+        if len(batch) < parts:
+            assert step == len(splits[0])  # the last one, which nobody has
+            continue
+        rows = [row[row >= 0] for split in splits for row in split[step]]
+        np.testing.assert_array_equal(np.concatenate(rows), batch)
+        lengths = [len(row) for row in rows]
+        assert min(lengths) > 0 and max(lengths) - min(lengths) <= 1
+
+
+def test_evaluation_leaves_no_image_out():
+    splits = [batch_positions(13, 6, shard=(i, 3), keep_all=True) for i in range(3)]
+    assert [split.shape[0] for split in splits] == [2, 2, 2]  # 6 images, then 6 + 1
+    seen = np.concatenate([split[split >= 0] for split in splits])
+    np.testing.assert_array_equal(np.sort(seen), np.arange(13))
+
+
+@pytest.mark.parametrize(
+    ("size", "batch_size", "options", "message"),
+    [
+        (50, 3, {"shard": (0, 2), "replicas": 2}, "batch_size=3 of 50 images cannot be shared"),
+        (3, 8, {"replicas": 4}, "both numbers must be 4 or more"),
+        (50, 8, {"shard": (2, 2)}, r"0 <= index < count .* received shard=\(2, 2\)"),
+    ],
+)
+def test_wrong_shards(size, batch_size, options, message):
+    with pytest.raises(UsageError, match=message):
+        batch_positions(size, batch_size, **options)
+
+
+def test_workers_and_replicas_see_the_images_of_one_process():
+    dataset, augmentation = make_dataset(53), Augmentation()
+    whole = list(dataset.training(8, 0, augmentation).stream(1, 3).as_numpy_iterator())
+    split = [
+        dataset.training(8, 0, augmentation, shard=(index, 2), replicas=2) for index in range(2)
+    ]
+    assert [data.steps_per_epoch for data in split] == [7, 7]
+    assert [data.size for data in split] == [53, 53]
+    streams = [list(data.stream(1, 3).as_numpy_iterator()) for data in split]
+    for step, (images, labels) in enumerate(whole):
+        parts = [stream[2 * step + replica] for stream in streams for replica in range(2)]
+        np.testing.assert_array_equal(np.concatenate([part[0] for part in parts]), images)
+        np.testing.assert_array_equal(np.concatenate([part[1] for part in parts]), labels)
+    entered = split[1].stream(1, 3, start_step=3).as_numpy_iterator()
+    for (images, _), (expected, _) in zip(entered, streams[1][6:], strict=True):
+        np.testing.assert_array_equal(images, expected)
+
+
+def test_a_step_that_cannot_be_shared_is_left_out_and_not_counted():
+    data = make_dataset(50).training(8, 0, NONE, replicas=4)  # 6 batches of 8, then one of 2
+    assert (data.steps_per_epoch, data.size) == (6, 48)
+    assert len(list(data.batches(0))) == 24
+    assert len(set(collect(data.batches(0))[1])) == 48
+
+
+def test_evaluation_in_shards():
+    dataset = make_dataset(50)
+    labels = [collect(dataset.evaluation(12, shard=(i, 3)))[1] for i in range(3)]
+    np.testing.assert_array_equal(np.sort(np.concatenate(labels)), np.arange(50))
+    np.testing.assert_array_equal(collect(dataset.evaluation(12))[1], np.arange(50))
