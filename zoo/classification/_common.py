@@ -91,7 +91,7 @@ class BinaryLayers:
 
     def _activated(self, x, name):
         if self._is_float and self._instead is not None:
-            return tf.keras.layers.Activation(self._instead, name=f"{name}_{self._instead}")(x)
+            return tf.keras.layers.Activation(self._instead, name=f"{name}_input")(x)
         return x
 
 
