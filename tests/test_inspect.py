@@ -122,8 +122,16 @@ def test_window_of_a_classifier_is_sampled_in_large_kernels():
     centred = kernel - kernel.mean((0, 1, 2))
     expected = np.mean(np.abs(centred) >= 2)
     assert not exact
-    assert share == pytest.approx(expected, abs=4 * 0.5 / np.sqrt(2048))
+    assert share == pytest.approx(expected, abs=4 * 0.5 / np.sqrt(1024))
     assert 0.2 < expected < 0.5
+
+
+def test_window_with_parameters_of_each_filter_in_a_large_kernel():
+    kernel = np.random.default_rng(0).normal(size=(3, 3, 4, 64)).astype("float32")
+    quantizer = LearnableScale(role="kernel")
+    quantizer(tf.constant(kernel))
+    share, exact = outside_window(quantizer, kernel)
+    assert (share, exact) == (pytest.approx(np.mean(np.abs(kernel) >= 0.5)), True)
 
 
 @pytest.mark.parametrize("method", METHODS)

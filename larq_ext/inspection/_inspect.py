@@ -22,6 +22,7 @@ from larq_ext.inspection._report import (
 )
 from larq_ext.inspection._statistics import BitCounter, entropy, outside_window
 from larq_ext.quantizers import BinaryQuantizer
+from larq_ext.runtime._progress import progress
 
 _BATCH = 16
 _BINS = 64
@@ -45,6 +46,7 @@ def inspect(
     *,
     samples: int = 16,
     seed: int = 0,
+    verbose: int = 0,
 ) -> InspectReport:
     """Tells what the binary layers of a model are made of.
 
@@ -67,6 +69,7 @@ def inspect(
             inputs. By default standard normal numbers, which say little of real images.
         samples: How many random inputs to take without `inputs`.
         seed: Seed of these.
+        verbose: 1 shows a progress bar.
 
     # Returns
         An `InspectReport`; `str()` of it is a table.
@@ -89,7 +92,7 @@ def inspect(
     earlier = None if before is None else {k.name: k for k in binary_kernels(before)}
     rows: list[LayerInspection] = []
     notes: list[str] = []
-    for name, layer in layers:
+    for name, layer in progress(iter(layers), len(layers)) if verbose else layers:
         seen = _input_inspection(counters[id(layer)])
         parts: list[Any] = [kernel for kernel in kernels if kernel.layer is layer]
         for kernel in parts or [None]:

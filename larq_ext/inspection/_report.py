@@ -178,7 +178,7 @@ def _percent(share: float | None, mark: str = "") -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:.3g}"
+    return f"{value:.2g}"
 
 
 def _row(layer: LayerInspection, flips: bool) -> list[str]:
@@ -205,13 +205,13 @@ def _row(layer: LayerInspection, flips: bool) -> list[str]:
 
 def _render(report: InspectReport) -> Iterator[str]:
     flips = report.before is not None
-    header = ["Layer", "Kernel", "+1 %", "H/filter", "Outside %", "Scale"]
+    header = ["Layer", "Kernel", "+1 %", "H/filter", "Out %", "Scale"]
     header += ["Flips %"] * flips + ["In +1 %", "H/chan.", "!"]
     yield from table(header, [_row(layer, flips) for layer in report.layers], left=2)
     yield ""
     yield from wrap(
         "+1: share of +1 among the bits of kernel and inputs. H: their entropy in bits, the mean "
-        "over filters or channels. Outside: latent weights whose surrogate gradient is 0 (~ from a "
+        "over filters or channels. Out: latent weights whose surrogate gradient is 0 (~ from a "
         "sample). Scale: mean (least..largest) of the output channels."
         + (f" Flips: kernel bits that differ from {report.before}." if flips else "")
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from pathlib import Path
 
 import click
@@ -62,7 +63,9 @@ def inspect(
     inputs = None if data is None else cli._read_array(data)
     if inputs is not None and _given(context, "samples"):
         inputs = inputs[:samples]
-    report = inspect_model(network, earlier, inputs, samples=samples, seed=seed)
+    report = inspect_model(
+        network, earlier, inputs, samples=samples, seed=seed, verbose=int(sys.stderr.isatty())
+    )
     # Two states of one network have one name; the files tell them apart.
     report = dataclasses.replace(report, before=before)
     if data is not None:
