@@ -43,6 +43,7 @@ _ELSEWHERE = {
     ),
     "train": _Elsewhere("larq_ext_recipes.cli", "train", "Train an experiment."),
     "evaluate": _Elsewhere("larq_ext_recipes.cli", "evaluate", "Measure a model's accuracy."),
+    "compare": _Elsewhere("larq_ext_recipes._compare_cli", "compare", "Compare all methods."),
     "inspect": _Elsewhere("larq_ext.inspection.cli", "inspect", "Show what a model's bits are."),
 }
 

@@ -22,6 +22,7 @@ from larq_ext_recipes import (  # noqa: F401  (they register)
     resnet34,
     vgg_small,
 )
+from larq_ext_recipes._compare import compare
 from larq_ext_recipes._errors import TrainingError, TrainingInterrupted, UsageError
 from larq_ext_recipes._evaluate import evaluate
 from larq_ext_recipes._experiment import Experiment, configure
@@ -71,6 +72,7 @@ __all__ = [
     "TrainingError",
     "TrainingInterrupted",
     "UsageError",
+    "compare",
     "configure",
     "evaluate",
     "get_experiment",

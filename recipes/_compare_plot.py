@@ -1,0 +1,113 @@
+"""The picture of a comparison: accuracy with spread, and learning curves."""
+
+from __future__ import annotations
+
+import pathlib
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from larq_ext_recipes._compare_report import Row, spread
+from larq_ext_recipes._files import atomic
+
+# M. Okabe and K. Ito's colours, which colour-blind people can tell apart; black is the text's.
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+
+def draw(
+    path: pathlib.Path,
+    report: dict[str, Any],
+    rows: Sequence[Row],
+    curves: dict[str, list[dict[int, float]]],
+) -> bool:
+    """Draws the accuracy of each method, every seed a dot, and the error over the epochs.
+
+    # Arguments
+        path: The PNG file to write.
+        report: The content of `comparison.json`.
+        rows: The rows of the table, the best one first.
+        curves: For each method the accuracy by epoch of each finished run.
+
+    # Returns
+        Whether it was drawn; matplotlib is optional.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
+    except ImportError:
+        return False
+    # A method keeps its looks whatever its place.
+    looks = {
+        name: {"color": _COLORS[i % len(_COLORS)], "marker": _MARKERS[i % len(_MARKERS)]}
+        for i, name in enumerate(curves)
+    }
+    height = 1.6 + 0.46 * max(len(rows), 5)
+    figure = Figure(figsize=(10, height), layout="constrained")
+    FigureCanvasAgg(figure)  # no window, whatever the user's default backend
+    accuracy, error = figure.subplots(1, 2, width_ratios=(1.15, 1))
+    _draw_accuracy(accuracy, rows, looks)
+    _draw_error(error, curves, looks)
+    error.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    for axes in (accuracy, error):
+        axes.spines[["top", "right"]].set_visible(False)
+    recipe = "own recipes" if report["own_recipes"] else "the same recipe for all"
+    figure.suptitle(
+        f"{report['experiment']}: {report['network']} on {report['dataset']}, {recipe}\n"
+        f"{report['evaluated_on']}; {spread(report['seeds'])}",
+        fontsize=10,
+    )
+    with atomic(path) as temporary:
+        figure.savefig(temporary, dpi=150)
+    return True
+
+
+def _draw_accuracy(axes, rows: Sequence[Row], looks: dict[str, dict[str, str]]) -> None:
+    shown = [row for row in rows if row.top1 is not None]
+    for place, row in enumerate(shown):
+        look = looks[row.method]
+        mean, std = 100 * row.top1.mean, 100 * (row.top1.std or 0)
+        axes.plot([mean - std, mean + std], [place] * 2, color=look["color"], alpha=0.3, lw=9)
+        axes.plot(mean, place, marker="|", color=look["color"], ms=17, mew=2.2)
+        seeds = [100 * value for value in row.top1_of_seeds.values()]
+        # White edges keep seeds apart that are nearly equal.
+        axes.plot(seeds, [place] * len(seeds), ls="", ms=6, mec="white", mew=0.7, **look)
+    axes.set_yticks(range(len(shown)), [_label(row) for row in shown])
+    axes.set_ylim(len(shown) - 0.5, -0.5)  # the best one at the top
+    axes.set(xlabel="%", title="Top-1 accuracy after the last epoch")
+    axes.grid(axis="x", alpha=0.3)
+    axes.tick_params(axis="y", length=0)
+
+
+def _label(row: Row) -> str:
+    std = "" if row.top1.std is None else f" ± {100 * row.top1.std:.2f}"
+    seeds = f", {len(row.failed)} failed" if row.failed else ""
+    return f"{row.method}\n{100 * row.top1.mean:.2f}{std}{seeds}"
+
+
+def _draw_error(
+    axes, curves: dict[str, list[dict[int, float]]], looks: dict[str, dict[str, str]]
+) -> None:
+    lowest = 100.0
+    for name, runs in curves.items():
+        if not runs:
+            continue
+        epochs = sorted(set.intersection(*(set(run) for run in runs)))
+        errors = [[100 * (1 - run[epoch]) for run in runs] for epoch in epochs]
+        means = [statistics.fmean(values) for values in errors]
+        stds = [statistics.stdev(values) if len(values) > 1 else 0.0 for values in errors]
+        few = len(epochs) <= 12
+        look = {**looks[name], "marker": looks[name]["marker"] if few else ""}
+        axes.plot(epochs, means, ms=5, mec="white", mew=0.7, lw=1.6, label=name, **look)
+        low = [mean - std for mean, std in zip(means, stds, strict=True)]
+        high = [mean + std for mean, std in zip(means, stds, strict=True)]
+        axes.fill_between(epochs, low, high, color=look["color"], alpha=0.15, lw=0)
+        lowest = min(lowest, *low)
+    if lowest > 0:
+        axes.set_yscale("log")  # the differences are at the end, where errors are small
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
+    axes.set(xlabel="epoch", ylabel="%", title="Top-1 error")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(frameon=False, fontsize=8)
