@@ -52,6 +52,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self.folder = RunFolder(self.experiment)
+        self.messages = self.folder.path / "messages.txt"
 
     @property
     def status(self) -> str:
@@ -123,7 +124,7 @@ class Comparison:
         self.left_out: list[str] = []
         names = _methods(methods, floating_point)
         if own_recipes:
-            self.contenders = dict(self._with_own_recipes(names, overrides))
+            self.contenders = dict(self._with_own_recipes(experiment, names, overrides))
             if not self.contenders:
                 raise UsageError(
                     f"No experiment has the network and the data of {self.base.name} and one of "
@@ -142,15 +143,15 @@ class Comparison:
         return self.path / contender / f"seed-{seed}"
 
     def _with_own_recipes(
-        self, methods: list[str], overrides: dict[str, Any]
+        self, experiment: Experiment, methods: list[str], overrides: dict[str, Any]
     ) -> Iterator[tuple[str, Experiment]]:
         """All experiments with the network, the data and one of the methods."""
-        base = self.base
         for name in list_experiments():
-            found = get_experiment(name).replace(**overrides)
-            same = (found.network, found.dataset) == (base.network, base.dataset)
+            found = get_experiment(name)
+            same = (found.network, found.dataset) == (experiment.network, experiment.dataset)
             if not same or (found.quantizer or FLOAT) not in methods:
                 continue
+            found = found.replace(**overrides)
             teacher = found.teacher
             if teacher is not None and not pathlib.Path(teacher).expanduser().exists():
                 self.left_out.append(f"{name} is left out: its teacher {teacher} is not there yet.")
@@ -212,6 +213,8 @@ class Comparison:
         for run in self.runs:
             if run.status != "open":
                 run.folder.start(run.experiment, self._facts["data"], resume, overwrite)
+            if overwrite:
+                run.messages.unlink(missing_ok=True)
 
     def _train_all(self, stop: StopRequest, display: Display) -> None:
         todo = [run for run in self.runs if run.status != "finished"]
@@ -234,14 +237,20 @@ class Comparison:
             process.sent(run.experiment.replace(progress="lines")),
             self._facts["command"],
             stop=stop,
-            messages=run.folder.path / "messages.txt",
+            messages=run.messages,
             report=display.progress,
         )
 
     def _write(self) -> None:
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_json(self.json, self.to_dict())
-        write_csv(self.csv, self.rows, self.seeds)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_json(self.json, self.to_dict())
+            write_csv(self.csv, self.rows, self.seeds)
+        except OSError as error:
+            raise TrainingError(
+                f"Cannot write to {self.path}: {error}. Make room there, then give the same "
+                "command with --resume."
+            ) from error
 
     def _how_to_continue(self, stop: StopRequest) -> str:
         finished = sum(run.status == "finished" for run in self.runs)
@@ -331,6 +340,7 @@ def compare(
     # Raises
         UsageError: if there is no such experiment, method or setting, or there are runs already.
         DatasetError: if the data is missing or damaged.
+        TrainingError: if the results cannot be written; what fails in a run is in the result.
         TrainingInterrupted: after Ctrl-C or SIGTERM, with a checkpoint saved.
     """
     comparison = Comparison(

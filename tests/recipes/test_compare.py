@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import signal
 import time
 
@@ -388,3 +389,12 @@ class TestResumed:
         assert {row["top1"]["std"] for row in report["methods"]} == {None}
         listed = invoke("TinyCompared", *arguments, "--list").output.split()
         assert listed[::2] == ["finished"]
+
+    def test_overwrite_deletes_the_runs(self, resumed, tmp_path):
+        copy = shutil.copytree(resumed[0], tmp_path / "copy")
+        plan = Comparison("TinyCompared", methods=["ste_sign"], seeds=2, output_dir=copy)
+        assert [run.status for run in plan.runs] == ["finished", "finished"]
+        plan._facts = {"data": ""}
+        plan._take_up(resume=False, overwrite=True)
+        assert [run.status for run in plan.runs] == ["open", "open"]
+        assert not list(copy.glob("ste_sign/seed-*/*"))
