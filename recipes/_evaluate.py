@@ -12,7 +12,6 @@ import tensorflow as tf
 from larq_ext._models_io import load_predictor
 from larq_ext_recipes import datasets
 from larq_ext_recipes._errors import UsageError
-from larq_ext_recipes._pipeline import evaluation_batches
 
 
 def evaluate(
@@ -44,13 +43,14 @@ def evaluate(
     name = getattr(model, "name", None) if isinstance(model, tf.keras.Model) else str(model)
     predict = _predictor(model)  # before the data: a wrong name should not take a minute
     data = datasets.load(dataset, data_dir)
-    parts = []
-    for images, _ in evaluation_batches(data, 100):
-        parts.append(predict(images.numpy()))
-        if limit and 100 * len(parts) >= limit:
-            break
-    outputs = np.concatenate(parts)[:limit]
-    labels = data.test[1][: len(outputs)]
+    parts, numbers = [], []
+    with datasets.readable_errors():
+        for images, labels in data.evaluation(100).as_numpy_iterator():
+            parts.append(predict(images))
+            numbers.append(labels)
+            if limit and 100 * len(parts) >= limit:
+                break
+    outputs, labels = np.concatenate(parts)[:limit], np.concatenate(numbers)[:limit]
     if outputs.shape != (len(labels), len(data.classes)):
         raise UsageError(
             f"{name} gives outputs of shape {outputs.shape[1:]} per image, but {dataset} has "

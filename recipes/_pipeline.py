@@ -81,6 +81,9 @@ class Steps:
 class TrainingData:
     """The training batches of a data set.
 
+    Parts of a batch that cannot be divided differ by one image. A last batch with fewer images than
+    there are parts is left out, everywhere; then `size` and `steps_per_epoch` do not count it.
+
     # Arguments
         dataset: The data.
         batch_size: Images per batch, of all workers and replicas together; the last batch of an
@@ -90,10 +93,6 @@ class TrainingData:
         shard: This worker's index and the number of workers. Each has a contiguous slice of every
             batch, so that all together see exactly the batches that one process sees.
         replicas: Replicas of each worker. The slice is given in as many consecutive elements.
-
-    The slices of a batch that cannot be divided differ by one image. A last batch with fewer
-    images than there are slices is left out, everywhere; then `size` and `steps_per_epoch` do not
-    count it.
 
     # Raises
         UsageError: if the augmentation does not suit the data, or a slice would have no image.

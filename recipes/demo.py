@@ -66,7 +66,6 @@ def run(quantizer: str, *, epochs: int, seed: int, output_dir: pathlib.Path, say
     import larq_ext as lqx
     import larq_ext_recipes as recipes
     from larq_ext_recipes._files import write_json
-    from larq_ext_recipes._pipeline import evaluation_batches
 
     # After larq_ext, which decides which Keras they get.
     import larq as lq  # isort: skip
@@ -84,7 +83,7 @@ def run(quantizer: str, *, epochs: int, seed: int, output_dir: pathlib.Path, say
         progress="auto" if say is click.echo else "none",
     )
     model = tf.keras.models.load_model(training / "model.keras")
-    batches = evaluation_batches(recipes.get_experiment("Digits").load_data())
+    batches = recipes.get_experiment("Digits").load_data().evaluation()
     images, labels = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
     if say is click.echo:
         lq.models.summary(model)

@@ -263,5 +263,5 @@ def _read_split(split: pathlib.Path, classes: list[str]) -> Split:
             f"{len(empty)} files in {split} are empty ({_some(empty)}): extract the archive again."
         )
     # Where extracting was cut off, the file written last is cut off.
-    decode_or_name(tf.io.read_file(latest_file), tf.constant(latest_file))
+    decode_or_name(pathlib.Path(latest_file).read_bytes(), os.fsencode(latest_file))
     return Split(split, np.array(files), np.array(labels, np.int64), np.array(sizes, np.int64))

@@ -158,7 +158,7 @@ def check_size(image_size: int | None, default: int) -> int:
     return default if image_size is None else image_size
 
 
-def decode_or_name(content: tf.Tensor, name: tf.Tensor) -> None:
+def decode_or_name(content: bytes, name: bytes) -> None:
     """Decodes a picture for the error alone.
 
     # Raises
@@ -168,8 +168,8 @@ def decode_or_name(content: tf.Tensor, name: tf.Tensor) -> None:
         tf.io.decode_image(content, channels=3, expand_animations=False)
     except tf.errors.InvalidArgumentError as error:
         raise DatasetError(
-            f"{name.numpy().decode(errors='replace')} is damaged or no picture "
-            f"({tf.strings.length(content)} bytes): get or extract it again, or delete it."
+            f"{name.decode(errors='replace')} is damaged or no picture ({len(content)} bytes): "
+            "get or extract it again, or delete it."
         ) from error
 
 
@@ -180,12 +180,14 @@ def _checked(content: tf.Tensor, name: tf.Tensor) -> tf.Tensor:
     decoded where an error can name it.
     """
 
-    def slowly() -> tf.Tensor:
-        def check(content: tf.Tensor, name: tf.Tensor) -> tf.Tensor:
-            decode_or_name(content, name)
-            return content
+    def check(content: bytes, name: bytes) -> bytes:
+        decode_or_name(content, name)
+        return content
 
-        return tf.ensure_shape(tf.py_function(check, [content, name], tf.string), [])
+    def slowly() -> tf.Tensor:
+        # Not stateful: otherwise TensorFlow's deterministic mode would read one file at a time.
+        same = tf.numpy_function(check, [content, name], tf.string, stateful=False)
+        return tf.ensure_shape(same, [])
 
     length = tf.strings.length(content)
     sound = tf.constant(False)
