@@ -243,8 +243,8 @@ def _write_weights(
             function = entry.network.__name__
             sha256 = _weights.save(temporary, original, form=form, network=function, floats=stored)
             _weights.load(temporary, copy, form=form, network=function)
-            outputs = copy.predict_on_batch(images)
-            same = stored == "float16" or np.array_equal(outputs, original.predict_on_batch(images))
+            outputs = copy(images, training=False)
+            same = stored == "float16" or np.array_equal(outputs, original(images, training=False))
             if not same or not np.isfinite(outputs).all():
                 raise ValueError(
                     f"{entry.network.__name__} with the arguments {dict(entry.arguments)} does not "

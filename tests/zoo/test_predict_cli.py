@@ -40,7 +40,7 @@ def folder(tmp_path_factory, digits):
 @pytest.fixture(scope="module")
 def expected(run_model, digits):
     pixels = np.round(digits.pixels[:5] * 255 / 16).astype("uint8").astype("float32")
-    return run_model.predict((pixels / 255 - 0.5) / 0.5, verbose=0)
+    return run_model((pixels / 255 - 0.5) / 0.5, training=False).numpy()
 
 
 @pytest.fixture(scope="module")
