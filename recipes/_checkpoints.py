@@ -66,6 +66,16 @@ class Checkpoints:
             **({"average": average} if average else {}),
         )
 
+    @property
+    def variables(self) -> list[tf.Variable]:
+        """All that is saved."""
+        parts = tf.train.TrackableView(self._checkpoint).descendants()
+        found = [part for part in parts if isinstance(part, tf.Variable)]
+        for part in parts:
+            if isinstance(part, tf.keras.optimizers.legacy.Optimizer):
+                found += part.variables()  # which are no children of it
+        return list({id(variable): variable for variable in found}.values())
+
     def save(self, position: Position) -> pathlib.Path:
         """Writes a checkpoint and deletes all but the last two.
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import pathlib
 import shutil
+from collections.abc import Iterable
 from typing import Any
 
 from larq_ext_recipes._checkpoints import saved
 from larq_ext_recipes._errors import UsageError
 from larq_ext_recipes._experiment import FREE_FIELDS, Experiment
 from larq_ext_recipes._files import read_json, write_json
+from larq_ext_recipes._strategy import Placement
+
+# Each of several workers may have its own values of these.
+_OWN_FIELDS = FREE_FIELDS - {"checkpoint_steps"} | {"initial_weights"}
 
 
 class RunFolder:
@@ -75,6 +80,26 @@ class RunFolder:
         last = saved(self.checkpoints)
         return f"The last checkpoint is {last[-1]}." if last else "There is no checkpoint yet."
 
+    def check_agreement(self, placement: Placement) -> None:
+        """Compares the settings and the data of this worker with those of the first one.
+
+        # Raises
+            UsageError: if they are not the same.
+        """
+        first = placement.from_chief(self._content)
+        others, own = first["configuration"], self._content["configuration"]
+        differing = [
+            f"{field} is {own.get(field)!r} here, {others.get(field)!r} there"
+            for field in _differing(others, own, _OWN_FIELDS)
+        ]
+        if first["data"] != self._content["data"]:
+            differing.append("the images or labels are not the same")
+        if differing:
+            raise UsageError(
+                f"Worker {placement.worker} cannot train with worker 0: {'; '.join(differing)}. "
+                "Give all workers the same settings and data."
+            )
+
     def _check_same(self, content: dict[str, Any]) -> None:
         if not self.run.exists():
             raise UsageError(f"{self.path} has no run to resume: leave --resume out.")
@@ -82,8 +107,7 @@ class RunFolder:
         old, new = before["configuration"], content["configuration"]
         differing = [
             f"{field} was {old.get(field)!r}, now {new.get(field)!r}"
-            for field in sorted(old.keys() | new.keys())
-            if field not in FREE_FIELDS and old.get(field) != new.get(field)
+            for field in _differing(old, new, FREE_FIELDS)
         ]
         if before["data"] != content["data"]:
             differing.append("the images or labels are not the same")
@@ -100,3 +124,9 @@ class RunFolder:
         for path in (self.checkpoints, self.tensorboard, self.first_step):
             if path.exists():
                 shutil.rmtree(path)
+
+
+def _differing(one: dict[str, Any], other: dict[str, Any], free: Iterable[str]) -> list[str]:
+    """The settings, except some, that are not the same."""
+    fields = sorted((one.keys() | other.keys()) - set(free))
+    return [field for field in fields if one.get(field) != other.get(field)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import pathlib
 import sys
@@ -14,6 +15,7 @@ import larq as lq
 import tensorflow as tf
 
 import larq_ext
+from larq_ext_recipes import datasets
 from larq_ext_recipes._averaging import WeightAverage
 from larq_ext_recipes._checkpoints import Checkpoints, Position
 from larq_ext_recipes._diagnosis import first_not_finite
@@ -33,16 +35,8 @@ from larq_ext_recipes.datasets import Dataset
 
 Callbacks = Sequence[tf.keras.callbacks.Callback]
 
-# What TensorFlow says when another worker is gone.
-_LOST = (
-    tf.errors.UnavailableError,
-    tf.errors.AbortedError,
-    tf.errors.CancelledError,
-    tf.errors.InternalError,
-    tf.errors.DeadlineExceededError,
-)
 
-
+@datasets.readable_errors()
 def run_experiment(
     experiment: Experiment,
     *,
@@ -69,7 +63,8 @@ def run_experiment(
         TrainingError: if the loss, a gradient or a weight is not finite, or nothing can be written.
         TrainingInterrupted: after Ctrl-C or SIGTERM, with a checkpoint saved.
     """
-    placement = place(experiment.strategy)  # TensorFlow wants it before anything else
+    # TensorFlow wants it before anything else.
+    placement = place(experiment.strategy, quiet=experiment.progress == "none")
     if experiment.deterministic:
         tf.config.experimental.enable_op_determinism()
     tf.keras.utils.set_random_seed(experiment.seed)
@@ -77,24 +72,28 @@ def run_experiment(
     dataset = experiment.load_data()
     folder = RunFolder(experiment, writes=placement.is_chief)
     folder.start(experiment, dataset.fingerprint(), resume, overwrite)
-    if resume and folder.metrics.exists():
-        if experiment.progress != "none":
-            print(f"The run in {folder.path} is already finished.")
-        return read_json(folder.metrics)
-    if experiment.first_step_epochs:
-        experiment.build_model(dataset)  # a wrong setting shows before an hour of the first step
-        folder.record()
-        first = experiment.first_step(folder.first_step)
-        started = (folder.first_step / "run.json").exists()
-        run_experiment(first, resume=started, callbacks=callbacks, command=command)
-        experiment = experiment.replace(initial_weights=str(folder.first_step))
-        tf.keras.utils.set_random_seed(experiment.seed)
-    with _precision(experiment), lq.context.quantized_scope(False):
-        trainer = _Trainer(experiment, dataset, folder, placement, callbacks, resume)
-        folder.record()  # only now: a start that fails on a wrong setting leaves no run behind
-        with _lost_workers(placement, folder):
+    last = folder.describe_last if placement.is_chief else lambda: "Worker 0 has the checkpoints."
+    with placement.lost_workers(last), lq.context.quantized_scope(False):
+        folder.check_agreement(placement)
+        finished = placement.from_chief(
+            read_json(folder.metrics) if resume and folder.metrics.exists() else None
+        )
+        if finished is not None:
+            if experiment.progress != "none" and placement.is_chief:
+                print(f"The run in {folder.path} is already finished.")
+            return finished
+        if experiment.first_step_epochs:
+            experiment.build_model(dataset)  # a wrong setting shows before an hour of training
+            folder.record()
+            first = experiment.first_step(folder.first_step)
+            started = placement.from_chief((folder.first_step / "run.json").exists())
+            run_experiment(first, resume=started, callbacks=callbacks, command=command)
+            experiment = experiment.replace(initial_weights=str(folder.first_step))
+            tf.keras.utils.set_random_seed(experiment.seed)
+        with _precision(experiment):
+            trainer = _Trainer(experiment, dataset, folder, placement, callbacks, resume)
+            folder.record()  # only now: a start that fails on a wrong setting leaves no run behind
             trainer.train()
-    with lq.context.quantized_scope(False):
         return trainer.finish(command)
 
 
@@ -119,11 +118,12 @@ class _Trainer:
             shard=(placement.worker, placement.workers),
             replicas=placement.replicas,
         )
-        self.test_batches = dataset.evaluation()
+        self.test_batches = dataset.evaluation(shard=(placement.worker, placement.workers))
         self.learning_rate = experiment.make_learning_rate(self.data.steps_per_epoch)
         with placement.strategy.scope():
             network = experiment.build_model(dataset)
-            experiment.initialize(network)
+            if placement.is_chief:  # the others get all values of it below
+                experiment.initialize(network)
             self.model = with_step(network, self._step_options())
             self._compile()
             self.average = None
@@ -132,7 +132,7 @@ class _Trainer:
         self.checkpoints = Checkpoints(
             folder.checkpoints, self.model, average=self.average, writes=placement.is_chief
         )
-        self.position = self.checkpoints.restore() if resume else Position()
+        self.position = self._start(resume)
         self.log = CsvLog(
             folder.log, self.position.epoch, dataset.evaluated, writes=placement.is_chief
         )
@@ -145,6 +145,14 @@ class _Trainer:
             verbose=0,
         )
         self.started = time.monotonic() - self.position.total_seconds
+
+    def _start(self, resume: bool) -> Position:
+        """Where to go on, with all variables as they were there; one worker has the files."""
+        chief = self.placement.is_chief
+        position = self.checkpoints.restore() if resume and chief else Position()
+        position = Position(**self.placement.from_chief(dataclasses.asdict(position)))
+        self.placement.share(self.checkpoints.variables)
+        return position
 
     def _step_options(self) -> StepOptions:
         experiment = self.experiment
@@ -176,12 +184,12 @@ class _Trainer:
         model = self.model
         optimizer = self.experiment.make_optimizer(model, self.learning_rate)
         model.compile(optimizer, loss=self.experiment.loss, metrics=[accuracy_metric()])
+        # What a step says is of all replicas together already; Keras would add it up.
+        model.distribute_reduction_method = "first"
         create_variables(model.optimizer, model)
-        labels = tf.zeros([1], tf.int64)
         probabilities = tf.ones([1, len(self.dataset.classes)])
-        model.compiled_loss(labels, probabilities)
-        model.compiled_metrics.update_state(labels, probabilities)
-        model.reset_metrics()
+        model.compiled_loss.build(probabilities)
+        model.compiled_metrics.build(probabilities, tf.zeros([1], tf.int64))
 
     def _batches(self, epoch: int, step: int) -> Iterator:
         """All batches of the rest of the run."""
@@ -218,7 +226,8 @@ class _Trainer:
                 row = self._finish_epoch(epoch)
                 if tensorboard:
                     tensorboard.append(row, self.dataset.evaluated, self.recorder.added)
-                self._stop_if_asked(stop)
+                if self.placement.any([stop.received])[0] and self.position.epoch < epochs:
+                    self._stop(stop)
                 if self.model.stop_training:
                     break
         self.callbacks.on_train_end()
@@ -242,19 +251,18 @@ class _Trainer:
             self.position = Position(epoch, step + 1, now - began, now - self.started)
             images = min((step + 1) * self.data.batch_size, self.data.size)
             self.display.step(epoch, step + 1, images, logs)
-            if stop.received:
-                # Several workers have to save together, and the others know nothing of the signal.
-                if self.placement.workers == 1:
-                    self._save()
-                self._stop_if_asked(stop)
-            if self._is_time_to_save(step + 1, now - saved):
+            due = self._is_time_to_save(step + 1, now - saved)
+            stopping, due = self.placement.any([stop.received, due])  # all save together
+            if stopping or due:
                 self._save()
                 saved = time.monotonic()
+            if stopping:
+                self._stop(stop)
 
     def _is_time_to_save(self, step: int, seconds: float) -> bool:
         if self.experiment.checkpoint_steps is not None:
             return step % self.experiment.checkpoint_steps == 0
-        return self.placement.workers == 1 and seconds > 60 * self.experiment.checkpoint_minutes
+        return self.placement.is_chief and seconds > 60 * self.experiment.checkpoint_minutes
 
     def _finish_epoch(self, epoch: int) -> EpochRecord:
         """Evaluates, writes the row of the epoch and saves a checkpoint."""
@@ -304,21 +312,24 @@ class _Trainer:
             f"--overwrite or another output_dir. {self.folder.describe_last()}"
         )
 
-    def _stop_if_asked(self, stop: StopRequest) -> None:
-        if stop.received and self.position.epoch < self.experiment.epochs:
-            raise TrainingInterrupted(
-                f"Stopped by {stop.received}. {self.folder.describe_last()} To continue, give the "
-                "same command with --resume (in Python: resume=True)."
-            )
+    def _stop(self, stop: StopRequest) -> None:
+        raise TrainingInterrupted(
+            f"Stopped by {stop.received or 'another worker'}. {self.folder.describe_last()} To "
+            "continue, give the same command with --resume (in Python: resume=True)."
+        )
 
     def finish(self, command: list[str]) -> dict[str, Any]:
         """Writes the model, the numbers that belong to it and the learning curve."""
         with self.average.in_place() if self.average else contextlib.nullcontext():
             weights = self.model.get_weights()
+        metrics = self._write(weights, command) if self.placement.is_chief else None
+        return self.placement.from_chief(metrics)
+
+    def _write(self, weights: list, command: list[str]) -> dict[str, Any]:
         model = self.experiment.build_model(self.dataset)  # no optimizer, no strategy, float32
         model.set_weights(weights)
         model.compile(loss=self.experiment.loss, metrics=["accuracy"])
-        test = model.evaluate(self.test_batches, verbose=0, return_dict=True)
+        test = model.evaluate(self.dataset.evaluation(), verbose=0, return_dict=True)
         metrics = {
             "experiment": self.experiment.name,
             "evaluated_on": f"{self.dataset.test_size} {self.dataset.evaluated} images",
@@ -333,10 +344,9 @@ class _Trainer:
             "command": command,
             "hardware": hardware(),
             "workers": self.placement.workers,
+            "replicas": self.placement.strategy.num_replicas_in_sync,
             "versions": versions(),
         }
-        if not self.placement.is_chief:
-            return metrics
         with _disk_errors(self.folder):
             with atomic(self.folder.model) as temporary:
                 tf.keras.Model(model.inputs, model.outputs, name=model.name).save(temporary)
@@ -397,20 +407,6 @@ def _disk_errors(folder: RunFolder) -> Iterator[None]:
         raise TrainingError(
             f"Cannot write to {folder.path}: {str(error).splitlines()[0]}. Make room there, then "
             f"give the same command with --resume. {folder.describe_last()}"
-        ) from error
-
-
-@contextlib.contextmanager
-def _lost_workers(placement: Placement, folder: RunFolder) -> Iterator[None]:
-    """Says what to do where another worker is gone."""
-    try:
-        yield
-    except _LOST as error:
-        if placement.workers == 1:
-            raise
-        raise TrainingError(
-            f"Another worker was lost ({str(error).splitlines()[0]}). Start all "
-            f"{placement.workers} workers again with --resume. {folder.describe_last()}"
         ) from error
 
 

@@ -67,6 +67,7 @@ class TrainedModel(tf.keras.Model):
             loss = self.compiled_loss(labels, probabilities, regularization_losses=self.losses)
             if self.options.teacher is not None:
                 loss = self._distilled(loss, images, probabilities)
+            loss *= share_of_batch(images)
         variables = self.trainable_variables
         gradients = tape.gradient(loss, variables)
         pairs = [(g, v) for g, v in zip(gradients, variables, strict=True) if g is not None]
@@ -110,6 +111,16 @@ class TrainedModel(tf.keras.Model):
         soft = -tf.reduce_mean(tf.reduce_sum(tf.exp(teacher) * student, axis=-1))
         soft *= options.temperature**2 / tf.distribute.get_strategy().num_replicas_in_sync
         return (1 - options.distillation) * loss + options.distillation * soft
+
+
+def share_of_batch(images: tf.Tensor) -> tf.Tensor | float:
+    """Weight of a replica's mean loss in that of the batch: 1 if all have as many images."""
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    if replicas == 1:
+        return 1.0
+    mine = tf.cast(tf.shape(images)[0], tf.float32)
+    replica = tf.distribute.get_replica_context()
+    return mine * replicas / replica.all_reduce(tf.distribute.ReduceOp.SUM, mine)
 
 
 def softened(probabilities: tf.Tensor, temperature: float) -> tf.Tensor:
