@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from larq_ext._models_io import load_predictor
+from larq_ext._models_io import Predictor, load_predictor
 from larq_ext_recipes import datasets
 from larq_ext_recipes._errors import UsageError
 
@@ -41,12 +40,13 @@ def evaluate(
         DatasetError: if the data is missing or damaged.
     """
     name = getattr(model, "name", None) if isinstance(model, tf.keras.Model) else str(model)
-    predict = _predictor(model)  # before the data: a wrong name should not take a minute
-    data = datasets.load(dataset, data_dir)
+    predictor = _predictor(model)  # before the data: a wrong name should not take a minute
+    size = predictor.input_shape[0] if dataset in datasets.OF_ANY_SIZE else None
+    data = datasets.load(dataset, data_dir, image_size=size)
     parts, numbers = [], []
     with datasets.readable_errors():
         for images, labels in data.evaluation(100).as_numpy_iterator():
-            parts.append(predict(images))
+            parts.append(predictor.predict(images))
             numbers.append(labels)
             if limit and 100 * len(parts) >= limit:
                 break
@@ -67,9 +67,9 @@ def evaluate(
     }
 
 
-def _predictor(model: str | pathlib.Path | tf.keras.Model) -> Callable[[np.ndarray], np.ndarray]:
+def _predictor(model: str | pathlib.Path | tf.keras.Model) -> Predictor:
     try:
-        return load_predictor(model).predict
+        return load_predictor(model)
     except (FileNotFoundError, ValueError) as error:
         raise UsageError(str(error)) from error
 

@@ -43,6 +43,7 @@ _LEAST = {
     **dict.fromkeys(
         (
             "holdout",
+            "limit",
             "warmup_epochs",
             "weight_decay",
             "checkpoint_minutes",
@@ -82,6 +83,7 @@ class Experiment:
         data_dir: Where the data is; `None` lets the data set decide.
         image_size: Height and width for data sets of pictures of any size; `None` is theirs.
         holdout: Number of training images to evaluate on instead of the test set (0: none).
+        limit: Number of training images to use, for a quick try (0: all).
         epochs: Passes through the training images.
         batch_size: Images per step, all workers and devices together.
         optimizer: `"sgd"`, `"adam"` or `"adamw"`, or a function of the learning rate and the
@@ -144,6 +146,7 @@ class Experiment:
     data_dir: str | None = Field(None)
     image_size: int | None = Field(None)
     holdout: int = Field(0)
+    limit: int = Field(0)
     epochs: int = Field(200)
     batch_size: int = Field(128)
     optimizer: Literal["sgd", "adam", "adamw"] | Callable = Field("sgd")
@@ -265,7 +268,8 @@ class Experiment:
     def load_data(self) -> Dataset:
         """Loads the data, with the hold-out in the place of the test set if there is one."""
         dataset = load_dataset(self.dataset, self.data_dir, image_size=self.image_size)
-        return dataset.hold_out(self.holdout) if self.holdout else dataset
+        dataset = dataset.hold_out(self.holdout) if self.holdout else dataset
+        return dataset.limit(self.limit) if self.limit else dataset
 
     def build_model(self, dataset: Dataset) -> tf.keras.Model:
         """Builds the network with new weights.

@@ -14,12 +14,12 @@ from larq_ext_recipes.datasets._arrays import ArrayDataset
 from larq_ext_recipes.datasets._dataset import Dataset, DatasetError, readable_errors
 
 _OF_ONE_SIZE = {"cifar10": cifar10.load, "digits": digits.load, "mnist": mnist.load}
-_OF_ANY_SIZE = {
+OF_ANY_SIZE = {
     "folder": folder.load,
     "imagenet": imagenet.load,
     "imagenette": imagenette.load,
 }
-LOADERS = _OF_ONE_SIZE | _OF_ANY_SIZE
+LOADERS = _OF_ONE_SIZE | OF_ANY_SIZE
 
 
 def load(
@@ -42,8 +42,8 @@ def load(
     """
     if name not in LOADERS:
         raise UsageError(unknown_name("data set", name, LOADERS))
-    if name in _OF_ANY_SIZE:
-        return _OF_ANY_SIZE[name](data_dir, image_size)
+    if name in OF_ANY_SIZE:
+        return OF_ANY_SIZE[name](data_dir, image_size)
     dataset = _OF_ONE_SIZE[name](data_dir)
     if image_size not in (None, dataset.input_shape[0]):
         height, width, _ = dataset.input_shape
@@ -54,4 +54,12 @@ def load(
     return dataset
 
 
-__all__ = ["LOADERS", "ArrayDataset", "Dataset", "DatasetError", "load", "readable_errors"]
+__all__ = [
+    "LOADERS",
+    "OF_ANY_SIZE",
+    "ArrayDataset",
+    "Dataset",
+    "DatasetError",
+    "load",
+    "readable_errors",
+]

@@ -62,13 +62,18 @@ class ArrayDataset(Dataset):
 
     def hold_out(self, count: int) -> ArrayDataset:
         images, labels = self.train
-        held = self._held_out(labels, count)
+        held = self._chosen(labels, count, "holdout")
         return dataclasses.replace(
             self,
             train=(images[~held], labels[~held]),
             test=(images[held], labels[held]),
             evaluated="holdout",
         )
+
+    def limit(self, count: int) -> ArrayDataset:
+        images, labels = self.train
+        kept = self._chosen(labels, count, "limit")
+        return dataclasses.replace(self, train=(images[kept], labels[kept]))
 
     def fingerprint(self) -> str:
         """A SHA-256 of all images, labels and the preprocessing, in hexadecimal."""

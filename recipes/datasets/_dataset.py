@@ -89,20 +89,32 @@ class Dataset(Source, abc.ABC):
         """
 
     @abc.abstractmethod
+    def limit(self, count: int) -> Dataset:
+        """Trains on a part only: the first `count / classes` training images of each class.
+
+        # Arguments
+            count: Number of training images to keep; a multiple of the number of classes.
+
+        # Raises
+            UsageError: if `count` is not a multiple of the number of classes or too large.
+        """
+
+    @abc.abstractmethod
     def fingerprint(self) -> str:
         """A SHA-256 of what the data set is, in hexadecimal."""
 
-    def _held_out(self, labels: np.ndarray, count: int) -> np.ndarray:
-        """Which training images are held out, bool."""
+    def _chosen(self, labels: np.ndarray, count: int, setting: str) -> np.ndarray:
+        """Which training images are held out (the last of each class) or kept (the first), bool."""
         classes = len(self.classes)
         per_class, remainder = divmod(count, classes)
         available = np.bincount(labels, minlength=classes).min()
         if remainder or not 0 < per_class < available:
             raise UsageError(
-                f"holdout={count} cannot be taken from {self.name}: give a multiple of its "
+                f"{setting}={count} cannot be taken from {self.name}: give a multiple of its "
                 f"{classes} classes between {classes} and {(available - 1) * classes}."
             )
-        held = np.zeros(len(labels), bool)
+        part = slice(-per_class, None) if setting == "holdout" else slice(per_class)
+        chosen = np.zeros(len(labels), bool)
         for label in range(classes):
-            held[np.flatnonzero(labels == label)[-per_class:]] = True
-        return held
+            chosen[np.flatnonzero(labels == label)[part]] = True
+        return chosen

@@ -82,10 +82,14 @@ class FolderDataset(PictureDataset):
         return len(self.test)
 
     def hold_out(self, count: int) -> FolderDataset:
-        held = self._held_out(self.train.labels, count)
+        held = self._chosen(self.train.labels, count, "holdout")
         return dataclasses.replace(
             self, train=self.train.part(~held), test=self.train.part(held), evaluated="holdout"
         )
+
+    def limit(self, count: int) -> FolderDataset:
+        kept = self._chosen(self.train.labels, count, "limit")
+        return dataclasses.replace(self, train=self.train.part(kept))
 
     def fingerprint(self) -> str:
         """A SHA-256 of names and sizes of all files and the preprocessing, in hexadecimal.

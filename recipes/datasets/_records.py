@@ -84,6 +84,23 @@ class RecordDataset(PictureDataset):
             evaluated="holdout",
         )
 
+    def limit(self, count: int) -> RecordDataset:
+        """Trains on the first `count` pictures as tensorflow-datasets has shuffled them.
+
+        # Raises
+            UsageError: if there are not so many.
+        """
+        if not 0 < count < self.train_size:
+            raise UsageError(
+                f"limit={count} cannot be taken from {self.name}: give a number between 1 and "
+                f"{self.train_size - 1}."
+            )
+        if "[" in self.train:
+            raise UsageError(
+                "tensorflow-datasets can give holdout or limit: leave one of them out."
+            )
+        return dataclasses.replace(self, train=f"{self.train}[:{count}]")
+
     def fingerprint(self) -> str:
         """A SHA-256 of the record files' names and sizes, not of the pictures, in hexadecimal."""
         digest = hashlib.sha256(repr((self.mean, self.std, self.image_size)).encode())

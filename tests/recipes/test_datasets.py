@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from larq_ext_recipes import datasets
+from larq_ext_recipes import UsageError, datasets
 from larq_ext_recipes.datasets import DatasetError, cifar10, digits, mnist
 
 
@@ -243,3 +243,18 @@ def test_hold_out_of_wrong_size(count):
 def test_unknown_data_set():
     with pytest.raises(ValueError, match=r"no data set 'cifar'.*mean cifar10"):
         datasets.load("cifar")
+
+
+def test_limit_keeps_the_first_of_each_class(synthetic_cifar10):
+    folder, (images, labels), test = synthetic_cifar10
+    data = datasets.load("cifar10", folder).limit(20)
+    expected = [i for label in range(10) for i in np.flatnonzero(labels == label)[:2]]
+    np.testing.assert_array_equal(data.train[0], images[sorted(expected)])
+    np.testing.assert_array_equal(data.test[0], test[0])
+    assert data.evaluated == "test"
+    held = datasets.load("cifar10", folder).hold_out(10)
+    assert not {image.tobytes() for image in held.limit(20).train[0]} & {
+        image.tobytes() for image in held.test[0]
+    }
+    with pytest.raises(UsageError, match="limit=15 cannot be taken from cifar10"):
+        datasets.load("cifar10", folder).limit(15)
