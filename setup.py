@@ -60,7 +60,9 @@ EXTRAS = {
     "test": ["pytest>=8", "pytest-xdist>=3", "safetensors>=0.4", "ruff>=0.6", "mypy>=1.11"],
 }
 # A plain install runs the main job: train, prove binary, draw, predict.
-INSTALL = CORE + EXTRAS["train"] + EXTRAS["deploy"] + EXTRAS["plots"] + EXTRAS["demo"] + EXTRAS["images"]
+INSTALL = (
+    CORE + EXTRAS["train"] + EXTRAS["deploy"] + EXTRAS["plots"] + EXTRAS["demo"] + EXTRAS["images"]
+)
 EXTRAS["test"] += EXTRAS["zoo"] + EXTRAS["recipes"]
 EXTRAS["all"] = sorted({line for lines in EXTRAS.values() for line in lines})
 
