@@ -1,7 +1,10 @@
-"""Reads TensorFlow Lite files, without TensorFlow."""
+"""Reads TensorFlow Lite files, without TensorFlow, and writes files of any kind whole."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 IDENTIFIER = b"TFL3"  # bytes 4 to 8 of every TensorFlow Lite file
@@ -38,3 +41,23 @@ def load_flatbuffer(flatbuffer_or_path: bytes | bytearray | str | Path) -> bytes
             f"({len(data)} bytes) has {data[4:8]!r} there: it is damaged or another kind of file."
         )
     return data
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Gives a temporary path and renames it to `path` when the block ends without an error.
+
+    So a reader sees the old file or the new one, never half of one.
+
+    # Arguments
+        path: The file to write; missing folders are made. The temporary one is in the same folder,
+            as a rename is atomic only within a file system, and keeps its suffix, because savers
+            choose the format by it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -7,8 +7,8 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from larq_ext._files import atomic
 from larq_ext_recipes._compare_report import Row, spread
-from larq_ext_recipes._files import atomic
 
 # M. Okabe and K. Ito's colours, which colour-blind people can tell apart; black is the text's.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

@@ -13,7 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from larq_ext_recipes._files import atomic
+from larq_ext._files import atomic
 
 LARQ_PAIR = "ste_sign is Larq's pair: approx_sign for the inputs, ste_sign for the kernels."
 

@@ -8,7 +8,7 @@ import pathlib
 
 import tensorflow as tf
 
-from larq_ext_recipes._files import atomic
+from larq_ext._files import atomic
 
 
 @dataclasses.dataclass(frozen=True)

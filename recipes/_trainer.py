@@ -15,6 +15,7 @@ import larq as lq
 import tensorflow as tf
 
 import larq_ext
+from larq_ext._files import atomic
 from larq_ext_recipes import datasets
 from larq_ext_recipes._averaging import WeightAverage
 from larq_ext_recipes._checkpoints import Checkpoints, Position
@@ -22,7 +23,7 @@ from larq_ext_recipes._diagnosis import first_not_finite
 from larq_ext_recipes._environment import hardware, versions
 from larq_ext_recipes._errors import TrainingError, TrainingInterrupted, UsageError
 from larq_ext_recipes._experiment import Experiment
-from larq_ext_recipes._files import atomic, read_json, write_json
+from larq_ext_recipes._files import read_json, write_json
 from larq_ext_recipes._logs import CsvLog, EpochRecord, TensorBoardLog, draw_learning_curve
 from larq_ext_recipes._optimizers import create_variables
 from larq_ext_recipes._progress import Display

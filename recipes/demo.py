@@ -158,7 +158,7 @@ def draw(path: pathlib.Path, quantizer: str, images, labels, predictions) -> Non
     from matplotlib.figure import Figure
 
     import larq_ext as lqx
-    from larq_ext_recipes._files import atomic
+    from larq_ext._files import atomic
 
     figure = Figure(figsize=(10, 6.5), layout="constrained")
     curves, samples = figure.subfigures(2, 1, height_ratios=[3, 2])

@@ -14,12 +14,12 @@ import numpy as np
 import tensorflow as tf
 
 import larq_ext as lqx
+from larq_ext._files import atomic
 from larq_ext._models_io import load_model
 from larq_ext._scope import quantized_scope
 from larq_ext_zoo import _checks, _store, _weights, registry
 from larq_ext_zoo._data import DATASETS
 from larq_ext_zoo._entry import FLOATS, Accuracy, Entry, Paper, WeightsFile
-from larq_ext_zoo._files import atomic
 from larq_ext_zoo._preprocessing import Preprocessing
 
 # What differs between runs that are the same but for the seed.

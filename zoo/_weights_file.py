@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from larq_ext_zoo._files import atomic
+from larq_ext._files import atomic
 
 FORMAT, VERSION = "larq-ext weights", 1
 _DTYPES = {

@@ -19,6 +19,7 @@ from tensorflow.python.framework.convert_to_constants import (
     convert_variables_to_constants_v2,
 )
 
+from larq_ext._files import atomic
 from larq_ext.deploy._flatbuffer import Op, order_by_signature, read_graph
 from larq_ext.deploy.audit import AuditReport, audit
 from larq_ext.deploy.errors import DeploymentError, require_engine
@@ -56,20 +57,8 @@ class Conversion:
             The path.
         """
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # In the same folder, because a rename is atomic only within a file system.
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            temporary = Path(file.name)
-            try:
-                file.write(self.flatbuffer)
-                file.close()
-                temporary.chmod(0o666 & ~_umask())
-                temporary.replace(path)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
+        with atomic(path) as temporary:
+            temporary.write_bytes(self.flatbuffer)
         return path
 
 
@@ -118,13 +107,6 @@ def convert(
             report,
         )
     return Conversion(flatbuffer, report, baked)
-
-
-def _umask() -> int:
-    # The only way to read the mask is to set it.
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _check_keras(model: Any) -> None:

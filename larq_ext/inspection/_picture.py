@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from larq_ext._files import atomic
 from larq_ext._text import shorten
 from larq_ext.inspection._report import InspectReport, LayerInspection
 
@@ -58,7 +58,8 @@ def draw(report: InspectReport, path: Path) -> Path:
     handles, labels = columns[1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower right", ncols=2, frameon=False)
     figure.suptitle(_title(report), x=0.01, ha="left", fontsize="medium")
-    _save(figure, path)
+    with atomic(path) as temporary:
+        figure.savefig(temporary, dpi=130, format="png")
     return path
 
 
@@ -126,14 +127,3 @@ def _bars(axes: Any, shares: list[float | None]) -> None:
         axes.annotate(
             f"{share:.1%}", (share, row), (3, 0), textcoords="offset points", va="center", size=8
         )
-
-
-def _save(figure: Any, path: Path) -> None:
-    """Writes the file; a reader never sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        figure.savefig(temporary, dpi=130, format="png")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -10,15 +10,24 @@ import sys
 import pytest
 import tiny
 from click.testing import CliRunner
+from zookeeper import Field
 
 import larq_ext_zoo as zoo
-from larq_ext_recipes import Experiment, UsageError, evaluate, register
+from larq_ext_recipes import UsageError, evaluate, register
 from larq_ext_recipes.cli import main
 
 
-@pytest.fixture(scope="module", autouse=True)
-def registered():
-    return register(tiny.tiny_experiment("unused", name="TinyForCli", epochs=1))
+@register
+class TinyForCli(tiny.Tiny):
+    """A test."""
+
+    network = Field(lambda: tiny.tiny_network)
+    quantizer = Field("fda")
+    dataset = Field("digits")
+    epochs = Field(1)
+    batch_size = Field(100)
+    crop_padding = Field(1)
+    progress = Field("none")
 
 
 def run(*arguments: str):
@@ -115,7 +124,7 @@ def test_evaluate_refuses_what_does_not_fit(tmp_path):
 
 
 @pytest.mark.slow
-def test_evaluate_converted_model(tmp_path, registered: Experiment):
+def test_evaluate_converted_model(tmp_path):
     deploy = pytest.importorskip("larq_ext.deploy")
     pytest.importorskip("larq_compute_engine")
     model = tiny.tiny_network(input_shape=(8, 8, 1), num_classes=10, quantizer="fda")
