@@ -26,6 +26,7 @@ from larq_ext_recipes._experiment import Experiment
 from larq_ext_recipes._files import read_json, write_json
 from larq_ext_recipes._logs import CsvLog, EpochRecord, TensorBoardLog, draw_learning_curve
 from larq_ext_recipes._optimizers import create_variables
+from larq_ext_recipes._order import batch_positions
 from larq_ext_recipes._progress import Display
 from larq_ext_recipes._run_folder import RunFolder
 from larq_ext_recipes._signals import StopRequest
@@ -35,6 +36,8 @@ from larq_ext_recipes._two_step import load_run_model
 from larq_ext_recipes.datasets import Dataset
 
 Callbacks = Sequence[tf.keras.callbacks.Callback]
+
+EVALUATED = 500  # images of a batch in an evaluation, of all workers together
 
 
 @datasets.readable_errors()
@@ -112,14 +115,17 @@ class _Trainer:
     ) -> None:
         self.experiment, self.dataset, self.folder = experiment, dataset, folder
         self.placement = placement
+        shard = (placement.worker, placement.workers)
         self.data = dataset.training(
             experiment.batch_size,
             experiment.seed,
             experiment.augmentation,
-            shard=(placement.worker, placement.workers),
+            shard=shard,
             replicas=placement.replicas,
         )
-        self.test_batches = dataset.evaluation(shard=(placement.worker, placement.workers))
+        self.test_batches = dataset.evaluation(EVALUATED, shard=shard)
+        positions = batch_positions(dataset.test_size, EVALUATED, shard=shard, keep_all=True)
+        self.test_steps = math.ceil(len(positions) / placement.replicas)
         self.learning_rate = experiment.make_learning_rate(self.data.steps_per_epoch)
         with placement.strategy.scope():
             network = experiment.build_model(dataset)
@@ -272,7 +278,7 @@ class _Trainer:
         test: dict[str, float] = {}
         if done % self.experiment.evaluate_every == 0 or done == self.experiment.epochs:
             with self.average.in_place() if self.average else contextlib.nullcontext():
-                test = self.model.evaluate(self.test_batches, verbose=0, return_dict=True)
+                test = self._evaluate()
         seconds = self.position.epoch_seconds
         row = EpochRecord(
             epoch=done,
@@ -293,6 +299,17 @@ class _Trainer:
         self.position = Position(done, 0, 0.0, time.monotonic() - self.started)
         self._save()
         return row
+
+    def _evaluate(self) -> dict[str, float]:
+        """Loss and accuracy on the images to evaluate on; each worker and replica has its part."""
+        place = self.placement
+        if not place.distributed:
+            return self.model.evaluate(self.test_batches, verbose=0, return_dict=True)
+        # Keras' own way would split the batches once more, and count images twice.
+        batches = place.strategy.distribute_datasets_from_function(
+            lambda context: self.test_batches
+        )
+        return self.model.evaluate(batches, steps=self.test_steps, verbose=0, return_dict=True)
 
     def _learning_rate_at(self, epoch: int) -> float:
         rate = float(self.learning_rate(epoch * self.data.steps_per_epoch))
