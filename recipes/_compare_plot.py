@@ -55,7 +55,8 @@ def draw(
     recipe = "own recipes" if report["own_recipes"] else "the same recipe for all"
     figure.suptitle(
         f"{report['experiment']}: {report['network']} on {report['dataset']}, {recipe}\n"
-        f"{report['evaluated_on']}; {spread(report['seeds'])}",
+        f"trained on {report['trained_on']}, evaluated on {report['evaluated_on']}; "
+        f"{spread(report['seeds'])}",
         fontsize=10,
     )
     with atomic(path) as temporary:
@@ -69,7 +70,7 @@ def _draw_accuracy(axes, rows: Sequence[Row], looks: dict[str, dict[str, str]]) 
         look = looks[row.method]
         mean, std = 100 * row.top1.mean, 100 * (row.top1.std or 0)
         bar = {"color": look["color"], "alpha": 0.3, "lw": 14, "solid_capstyle": "butt"}
-        axes.plot([mean - std, mean + std], [place] * 2, **bar)
+        axes.plot([mean - std, min(mean + std, 100)], [place] * 2, **bar)
         axes.plot(mean, place, marker="|", color=look["color"], ms=20, mew=2.2)
         # Side by side: of some hundred images, two seeds often get equally many right.
         seeds = [100 * value for value in row.top1_of_seeds.values()]
@@ -92,7 +93,9 @@ def _label(row: Row) -> str:
 def _draw_error(
     axes, curves: dict[str, list[dict[int, float]]], looks: dict[str, dict[str, str]]
 ) -> None:
-    lowest = 100.0
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    lowest, highest = 100.0, 0.0
     for name, runs in curves.items():
         if not runs:
             continue
@@ -103,14 +106,16 @@ def _draw_error(
         few = len(epochs) <= 12
         look = {**looks[name], "marker": looks[name]["marker"] if few else ""}
         axes.plot(epochs, means, ms=5, mec="white", mew=0.7, lw=1.6, label=name, **look)
-        low = [mean - std for mean, std in zip(means, stds, strict=True)]
+        low = [max(mean - std, 1e-9) for mean, std in zip(means, stds, strict=True)]
         high = [mean + std for mean, std in zip(means, stds, strict=True)]
         axes.fill_between(epochs, low, high, color=look["color"], alpha=0.15, lw=0)
-        lowest = min(lowest, *low)
+        lowest, highest = min(lowest, *means), max(highest, *high)
     if lowest > 0:
         axes.set_yscale("log")  # the differences are at the end, where errors are small
+        axes.set_ylim(0.6 * lowest, 1.3 * highest)  # a band may reach down to zero
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter("{x:g}")
     axes.set(xlabel="epoch", ylabel="%", title="Top-1 error")
-    axes.grid(alpha=0.3, which="both")
+    axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize=8)

@@ -59,35 +59,37 @@ def check(experiments: list[Sent]) -> dict[str, Any]:
         experiments: One for each contender.
 
     # Returns
-        `data` (its fingerprint), `evaluated_on`, `hardware` and `versions`.
+        `data` (its fingerprint), `evaluated_on`, `trained_on`, `hardware` and `versions`.
 
     # Raises
         UsageError: if a network, a teacher or weights cannot be had, or the data are not the same.
         DatasetError: if the data is missing or damaged.
     """
-    facts: list[tuple[str, str]] = []
+    facts: list[tuple[str, str, str]] = []
     loaded = dataset = None
     for kind, values in experiments:
         experiment = configure(kind, values)
-        wanted = [values[field] for field in ("dataset", "data_dir", "image_size", "holdout")]
+        fields = ("dataset", "data_dir", "image_size", "holdout", "limit")
+        wanted = [values[field] for field in fields]
         if wanted != loaded:
             dataset, loaded = experiment.load_data(), wanted
             images = f"{dataset.test_size} {dataset.evaluated} images of {dataset.name}"
-            facts.append((dataset.fingerprint(), images))
+            facts.append((dataset.fingerprint(), images, f"{dataset.train_size} images"))
         experiment.initialize(experiment.build_model(dataset))
         if experiment.teacher is not None:
             load_teacher(experiment.teacher, dataset)
         tf.keras.backend.clear_session()
     if len(set(facts)) > 1:
-        images = " and ".join(sorted({images for _, images in facts}))
+        images = "; ".join(sorted({f"{trained} and {tested}" for _, tested, trained in facts}))
         raise UsageError(
             f"These cannot be compared, their data are not the same ({images}): give the same "
-            "dataset, image_size and holdout to all."
+            "dataset, image_size, holdout and limit to all."
         )
-    data, evaluated_on = facts[0]
+    data, evaluated_on, trained_on = facts[0]
     return {
         "data": data,
         "evaluated_on": evaluated_on,
+        "trained_on": trained_on,
         "hardware": hardware(),
         "versions": versions(),
     }

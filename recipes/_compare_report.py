@@ -137,7 +137,8 @@ def headline(report: dict[str, Any]) -> str:
     recipe = "each with its own recipe" if report["own_recipes"] else "the same recipe for all"
     return (
         f"{report['experiment']}: {report['network']} on {report['dataset']}, {recipe}.\n"
-        f"Top-1 after the last epoch on {report['evaluated_on']}; {spread(report['seeds'])}."
+        f"Trained on {report['trained_on']}; top-1 after the last epoch on "
+        f"{report['evaluated_on']}; {spread(report['seeds'])}."
     )
 
 

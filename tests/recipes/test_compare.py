@@ -122,6 +122,7 @@ def test_picture(tmp_path, monkeypatch, runs, scale):
         "dataset": "digits",
         "own_recipes": False,
         "evaluated_on": "360 holdout images of digits",
+        "trained_on": "1077 images",
         "seeds": list(range(len(runs))),
     }
     curves = [dict(enumerate(run, 1)) for run in runs]
@@ -130,7 +131,7 @@ def test_picture(tmp_path, monkeypatch, runs, scale):
     assert draw(path, report, rows, {"fda": curves, "siman": []})
     assert path.read_bytes().startswith(b"\x89PNG")
     title = figures[0].get_suptitle()
-    assert "360 holdout images" in title
+    assert "trained on 1077 images, evaluated on 360 holdout images" in title
     assert ("one seed (0), no spread" if len(runs) == 1 else "over 2 seeds (0, 1)") in title
     accuracy, error = figures[0].axes
     dots = [line for line in accuracy.lines if line.get_linestyle() == "None"]
@@ -345,6 +346,7 @@ class TestResumed:
         out, _, _, _, result = resumed
         assert result.exit_code == 1, "a run failed"
         assert "run 2/4  float, seed 0  failed: The loss became nan" in result.output
+        assert "Trained on 1437 images" in result.output
         assert "on 360 test images of digits" in result.output
         assert "mean ± sample standard deviation over 2 seeds (0, 1)" in result.output
         assert "float, seed 1, failed: The loss became nan." in result.output
