@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import tensorflow as tf
-from zookeeper import Field
+from zookeeper import Field, component
 from zookeeper import configure as configure_component
 
 from larq_ext_recipes import _overrides
@@ -418,6 +418,17 @@ class Experiment:
             elif isinstance(value, tuple):
                 values[field] = list(value)
         return values
+
+
+@component
+class _Defaults(Experiment):
+    network: str | Callable = Field("")
+    quantizer: str | None = Field(None)
+
+
+def defaults() -> dict[str, Any]:
+    """What the fields are where nothing else is said, as JSON has them."""
+    return configure(_Defaults, {}).to_dict()
 
 
 def configure(experiment: type[Experiment], overrides: Mapping[str, Any]) -> Experiment:

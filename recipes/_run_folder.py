@@ -9,7 +9,7 @@ from typing import Any
 
 from larq_ext_recipes._checkpoints import saved
 from larq_ext_recipes._errors import UsageError
-from larq_ext_recipes._experiment import FREE_FIELDS, Experiment
+from larq_ext_recipes._experiment import FREE_FIELDS, Experiment, defaults
 from larq_ext_recipes._files import read_json, write_json
 from larq_ext_recipes._strategy import Placement
 
@@ -104,7 +104,8 @@ class RunFolder:
         if not self.run.exists():
             raise UsageError(f"{self.path} has no run to resume: leave --resume out.")
         before = read_json(self.run)
-        old, new = before["configuration"], content["configuration"]
+        # A run of an older version did what the default of a setting says that it did not have.
+        old, new = defaults() | before["configuration"], content["configuration"]
         differing = [
             f"{field} was {old.get(field)!r}, now {new.get(field)!r}"
             for field in _differing(old, new, FREE_FIELDS)

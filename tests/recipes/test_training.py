@@ -146,6 +146,20 @@ def test_resume_with_other_settings_is_refused(finished):
     train(tiny_experiment(finished[0]), resume=True, checkpoint_minutes=3, data_dir="elsewhere")
 
 
+def test_a_run_of_a_version_without_a_setting_can_be_resumed(finished):
+    run = finished[0] / "run.json"
+    before = run.read_text()
+    content = json.loads(before)
+    try:
+        del content["configuration"]["limit"]
+        run.write_text(json.dumps(content))
+        train(tiny_experiment(finished[0]), resume=True)
+        with pytest.raises(UsageError, match="limit was 0, now 100"):
+            train(tiny_experiment(finished[0]), resume=True, limit=100)
+    finally:
+        run.write_text(before)
+
+
 def test_resume_with_other_data_is_refused(finished):
     run = finished[0] / "run.json"
     before = run.read_text()
