@@ -153,11 +153,16 @@ def place(name: str, *, quiet: bool = False) -> Placement:
     if name == "none":
         return Placement(tf.distribute.get_strategy())
     if name == "mirrored":
-        strategy = tf.distribute.MirroredStrategy()
-        return Placement(strategy, replicas=strategy.num_replicas_in_sync)
+        return _mirrored()
     if name == "tpu":
         return _tpu()
     return _multiworker(os.environ.get("TF_CONFIG", ""), quiet)
+
+
+@functools.cache  # a second one would take the keys of the first one's exchanges for its own
+def _mirrored() -> Placement:
+    strategy = tf.distribute.MirroredStrategy()
+    return Placement(strategy, replicas=strategy.num_replicas_in_sync)
 
 
 @functools.cache  # a process joins a cluster once, and may train twice
