@@ -77,6 +77,8 @@ class RunFolder:
 
     def describe_last(self) -> str:
         """Where the last checkpoint is."""
+        if not self._writes:
+            return "Worker 0 has the checkpoints."
         last = saved(self.checkpoints)
         return f"The last checkpoint is {last[-1]}." if last else "There is no checkpoint yet."
 

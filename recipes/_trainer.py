@@ -76,8 +76,7 @@ def run_experiment(
     dataset = experiment.load_data()
     folder = RunFolder(experiment, writes=placement.is_chief)
     folder.start(experiment, dataset.fingerprint(), resume, overwrite)
-    last = folder.describe_last if placement.is_chief else lambda: "Worker 0 has the checkpoints."
-    with placement.lost_workers(last), lq.context.quantized_scope(False):
+    with placement.lost_workers(folder.describe_last), lq.context.quantized_scope(False):
         folder.check_agreement(placement)
         finished = placement.from_chief(
             read_json(folder.metrics) if resume and folder.metrics.exists() else None
