@@ -288,7 +288,7 @@ def test_command_converts_a_model(tiny, monkeypatch):
     "arguments, message",
     [
         (["missing.tflite"], "There is no file missing.tflite"),
-        (["missing.keras"], "There is no file or folder missing.keras"),
+        (["missing.keras"], "There is no file missing.keras"),
         (["no_such_model"], "no_such_model"),
         (["x.keras", "--model", "y.keras"], "--model belongs to a .tflite file"),
         (["{file}", "--against", "int9"], "choose from float32, int8, lce"),
