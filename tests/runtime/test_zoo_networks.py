@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import larq_ext as lqx  # isort: skip  (Keras 2, before anything uses tf.keras)
 import numpy as np
 import pytest
@@ -28,9 +26,7 @@ NETWORKS = {
 
 # Conversion takes half a minute each; these two have all kinds of layers.
 USUAL = ("QuickNetSmall", "BiRealNet")
-unusual = pytest.mark.skipif(
-    not os.environ.get("LARQ_EXT_TEST_ALL"), reason="runs with LARQ_EXT_TEST_ALL=1"
-)
+unusual = pytest.mark.exhaustive
 
 
 @pytest.mark.parametrize(

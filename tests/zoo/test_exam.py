@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import larq_ext as lqx  # isort: skip  (Keras 2, before anything uses tf.keras)
 import numpy as np
 import pytest
@@ -47,9 +45,7 @@ USUAL = {
     ("ResNet34", None, "ste_sign"),
     ("VGGSmall", None, "mlp_classifier"),
 }
-unusual = pytest.mark.skipif(
-    not os.environ.get("LARQ_EXT_TEST_ALL"), reason="runs with LARQ_EXT_TEST_ALL=1"
-)
+unusual = pytest.mark.exhaustive
 
 
 def binary_layers(model):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -27,9 +26,7 @@ SMALL = {
     "VGGSmall": (16, 16, 3),
 }
 
-unusual = pytest.mark.skipif(
-    not os.environ.get("LARQ_EXT_TEST_ALL"), reason="runs with LARQ_EXT_TEST_ALL=1"
-)
+unusual = pytest.mark.exhaustive
 # Of the two left out, one is ResNet-18 for CIFAR with another stem, the other a longer one.
 EACH = [pytest.param(n, marks=unusual if n in ("ResNet18", "ResNet34") else ()) for n in SMALL]
 
