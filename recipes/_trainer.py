@@ -40,7 +40,6 @@ Callbacks = Sequence[tf.keras.callbacks.Callback]
 EVALUATED = 500  # images of a batch in an evaluation, of all workers together
 
 
-@datasets.readable_errors()
 def run_experiment(
     experiment: Experiment,
     *,
@@ -76,7 +75,11 @@ def run_experiment(
     dataset = experiment.load_data()
     folder = RunFolder(experiment, writes=placement.is_chief)
     folder.start(experiment, dataset.fingerprint(), resume, overwrite)
-    with placement.lost_workers(folder.describe_last), lq.context.quantized_scope(False):
+    with (
+        datasets.readable_errors(dataset),
+        placement.lost_workers(folder.describe_last),
+        lq.context.quantized_scope(False),
+    ):
         folder.check_agreement(placement)
         finished = placement.from_chief(
             read_json(folder.metrics) if resume and folder.metrics.exists() else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import inspect
 import pathlib
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -130,9 +131,19 @@ def _origin(entry: Entry) -> str:
 
 def _entries() -> dict[str, Entry]:
     """All entries; what lies in the two known folders is read when it is first asked for."""
-    for folder in (pathlib.Path(__file__).parent / "entries", _store.home() / "entries"):
-        if folder not in _FOLDERS and folder.is_dir():
+    own = _store.home() / "entries"
+    for folder in (pathlib.Path(__file__).parent / "entries", own):
+        if folder in _FOLDERS or not folder.is_dir():
+            continue
+        try:
             register_folder(folder)
+        except ValueError as error:
+            if folder != own:
+                raise
+            # A file of the user's must not keep them from the models of the package.
+            message = f"The models of {own} are left out until this is mended: {error}"
+            warnings.warn(message, stacklevel=3)
+        else:
             _FOLDERS.add(folder)
     return _ENTRIES
 

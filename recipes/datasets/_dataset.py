@@ -20,18 +20,23 @@ class DatasetError(Exception):
 
 
 @contextlib.contextmanager
-def readable_errors() -> Iterator[None]:
-    """Turns what TensorFlow makes of a `DatasetError` in a pipeline back into one.
+def readable_errors(dataset: Dataset) -> Iterator[None]:
+    """Turns what TensorFlow makes of damaged data in a pipeline into a `DatasetError`.
 
     A picture that is damaged is found when its batch is read, wherever that happens.
+
+    # Arguments
+        dataset: What is read.
     """
     try:
         yield
     except tf.errors.OpError as error:
         found = re.search(rf"{DatasetError.__name__}: (.+)", error.message)
-        if found is None:
-            raise
-        raise DatasetError(found[1]) from error
+        if found is not None:
+            raise DatasetError(found[1]) from error
+        if re.search("Invalid (JPEG|PNG)", error.message):
+            dataset.find_damage()
+        raise
 
 
 class Dataset(Source, abc.ABC):
@@ -97,6 +102,13 @@ class Dataset(Source, abc.ABC):
 
         # Raises
             UsageError: if `count` is not a multiple of the number of classes or too large.
+        """
+
+    def find_damage(self) -> None:
+        """Reads everything to name what cannot be read; for data of which TensorFlow cannot tell.
+
+        # Raises
+            DatasetError: if something is damaged.
         """
 
     @abc.abstractmethod

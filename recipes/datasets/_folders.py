@@ -91,6 +91,12 @@ class FolderDataset(PictureDataset):
         kept = self._chosen(self.train.labels, count, "limit")
         return dataclasses.replace(self, train=self.train.part(kept))
 
+    def find_damage(self) -> None:
+        for split in (self.train, self.test):
+            for file in split.files:
+                path = split.folder / os.fsdecode(file)
+                decode_or_name(path.read_bytes(), os.fsencode(path))
+
     def fingerprint(self) -> str:
         """A SHA-256 of names and sizes of all files and the preprocessing, in hexadecimal.
 

@@ -312,23 +312,30 @@ def test_last_file_cut_off(pictures):
     refuses(pictures, r"val/b/1\.jpg is damaged or no picture \(\d+ bytes\)")
 
 
-@pytest.mark.parametrize("damage", ["cut off", "no picture"])
+@pytest.mark.parametrize("damage", ["cut off", "no picture", "middle"])
 def test_damaged_file_is_named_when_it_is_read(pictures, damage):
     file = pictures / "train" / "a" / "3.jpg"
     content = file.read_bytes()
-    file.write_bytes(content[:-200] if damage == "cut off" else b"<html>not found</html>")
+    tables = content.index(b"\xff\xc4")  # of the Huffman codes; the ends of the file are right
+    damaged = {
+        "cut off": content[:-200],
+        "no picture": b"<html>not found</html>",
+        "middle": content[: tables + 4] + b"\xff" * 40 + content[tables + 44 :],
+    }
+    file.write_bytes(damaged[damage])
     (pictures / "train" / "b" / "last.jpg").write_bytes(content)  # so the damaged one is not last
     dataset = datasets.load("folder", pictures, image_size=16)
     batches = dataset.training(4, 0, PLAIN).batches(0)
     with (
         pytest.raises(DatasetError, match=r"^\S*/train/a/3\.jpg is damaged or no picture"),
-        readable_errors(),
+        readable_errors(dataset),
     ):
         collect(batches)
 
 
-def test_other_errors_stay_as_they_are():
-    with pytest.raises(tf.errors.InvalidArgumentError), readable_errors():
+def test_other_errors_stay_as_they_are(pictures):
+    dataset = datasets.load("folder", pictures)
+    with pytest.raises(tf.errors.InvalidArgumentError), readable_errors(dataset):
         tf.reshape(tf.zeros([2]), [3])
 
 

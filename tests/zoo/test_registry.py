@@ -177,6 +177,20 @@ def test_a_malformed_entry_names_the_field(published, tmp_path, field, value, me
     assert published.name in zoo.list_models(), "the registry is as it was"
 
 
+def test_a_malformed_entry_of_the_user_leaves_the_others(published, own_home):
+    entries = own_home / "entries"
+    entries.mkdir(parents=True)
+    values = json.loads((published.folder / f"{published.name}.json").read_text())
+    values["name"] = "digits_net.mine"
+    (entries / "digits_net.mine.json").write_text(json.dumps(values))
+    (entries / "wrong.json").write_text("{")
+    with pytest.warns(UserWarning, match=rf"{entries} are left out .*wrong\.json is no JSON"):
+        names = zoo.list_models("digits_net*")
+    assert published.name in names and "digits_net.mine" not in names
+    (entries / "wrong.json").unlink()
+    assert "digits_net.mine" in zoo.list_models("digits_net*")
+
+
 def test_a_folder_is_registered_as_a_whole(published, tmp_path, own_home):
     values = json.loads((published.folder / f"{published.name}.json").read_text())
     values["name"] = "digits_net.a_good_one"

@@ -114,14 +114,17 @@ def norm(x, name: str | None = None, gamma: float = 1.0, beta: float = 0.0):
     """Batch normalization with the constants of PyTorch, which the papers' code used.
 
     Statistics are those of the whole batch also where it is spread over several devices. With
-    one device that would change nothing and take the fast implementation away.
+    one device that would change nothing and take the fast implementation away. Statistics of
+    several devices are summed in the layer's own type, so that is float32 in mixed precision.
     """
+    several = tf.distribute.get_strategy().num_replicas_in_sync > 1
     return tf.keras.layers.BatchNormalization(
         momentum=0.9,
         epsilon=1e-5,
         gamma_initializer=tf.keras.initializers.Constant(gamma),
         beta_initializer=tf.keras.initializers.Constant(beta),
-        synchronized=tf.distribute.get_strategy().num_replicas_in_sync > 1,
+        synchronized=several,
+        dtype="float32" if several else None,
         name=name,
     )(x)
 
