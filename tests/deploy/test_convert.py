@@ -240,6 +240,26 @@ def test_a_failing_converter_is_explained(classifier, tmp_path, monkeypatch, pro
         convert(classifier)
 
 
+def test_whole_packages_do_where_their_binaries_alone_cannot(
+    classifier, classifier_conversion, tmp_path, monkeypatch
+):
+    child = tmp_path / "child.py"
+    child.write_text(
+        "import importlib.util, runpy, sys\n"
+        "find = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name: None if 'larq' in name else find(name)\n"
+        "sys.path.insert(0, '')  # the child removes one\n"
+        f"runpy.run_path({str(convert_module._CHILD)!r}, run_name='__main__')\n"
+        "assert 'tensorflow.keras' in sys.modules or 'tensorflow.python.keras' in sys.modules\n"
+    )
+    monkeypatch.setattr(convert_module, "_CHILD", child)
+    x = np.random.default_rng(0).normal(size=(3, 8, 8, 40)).astype("float32")
+    np.testing.assert_array_equal(
+        Interpreter(convert(classifier).flatbuffer).predict(x),
+        Interpreter(classifier_conversion.flatbuffer).predict(x),
+    )
+
+
 def _has_ended(child: int) -> bool:
     """Whether it ends soon. Killed children stay in the process table until somebody asks."""
     deadline = time.monotonic() + 60
