@@ -14,6 +14,7 @@ import larq as lq
 import numpy as np
 import tensorflow as tf
 
+from larq_ext._convolution import convolve, on_cpu
 from larq_ext._scope import quantized_scope
 from larq_ext._summary import no_operand
 from larq_ext.quantizers import BinaryQuantizer, LearnableScale, MagnitudeClip, method
@@ -186,7 +187,11 @@ class QuantConv2D(_MethodLayer, lq.layers.QuantConv2D):
         super().__init__(filters, kernel_size, *args, pad_values=pad_values, **kwargs)
 
     def convolution_op(self, inputs, kernel):
-        outputs = super().convolution_op(inputs, kernel)
+        plain = self.strides == self.dilation_rate == (1, 1) and self.groups == 1
+        if plain and self.data_format == "channels_last" and on_cpu():
+            outputs = convolve(inputs, tf.convert_to_tensor(kernel), self.padding.upper())
+        else:
+            outputs = super().convolution_op(inputs, kernel)
         if self.scale_mode != "learned":
             return outputs
         channels_first = self.data_format == "channels_first"

@@ -4,6 +4,7 @@ Started by path: `python _converter_process.py SAVED_MODEL_DIR OUT_FILE TARGET`.
 standard output names the stage that was reached.
 """
 
+import importlib
 import importlib.util
 import os
 import sys
@@ -57,7 +58,7 @@ def _import_binaries() -> tuple[Callable[[str, str], bytes], Callable[[bytes], A
     try:
         for package in packages:
             _bare_package(package)
-        import tensorflow.python.pywrap_tensorflow  # loads the libraries
+        importlib.import_module("tensorflow.python.pywrap_tensorflow")  # loads the libraries
         from larq_compute_engine.mlir import _tf_tfl_flatbuffer as converter
         from larq_compute_engine.tflite.python.interpreter_wrapper_lite import LiteInterpreter
 
