@@ -436,8 +436,18 @@ def test_channels_first_has_the_scale_on_the_right_axis():
     np.testing.assert_allclose(np.moveaxis(actual, 1, -1), expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    ("name", "policy"),
+    [
+        *((name, "mixed_bfloat16") for name in METHODS),
+        ("fda", "mixed_float16"),
+        *(
+            pytest.param(name, "mixed_float16", marks=pytest.mark.exhaustive)
+            for name in METHODS
+            if name != "fda"
+        ),
+    ],
+)
 def test_functional_model_in_mixed_precision(name, policy):
     """Keras builds layers that are called on a symbolic tensor in its autocast scope."""
     tf.keras.mixed_precision.set_global_policy(policy)

@@ -22,7 +22,7 @@ HERE = Path(__file__).resolve().parent
 NATIVE = HERE.parents[3] / "larq_ext" / "runtime" / "native"
 COMMON = ["-std=c++17", "-pthread", f"-I{NATIVE}", f"-I{HERE}"]
 # Reports of a sanitizer end the program.
-SANITIZED = ["-O1", "-g", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all"]
+SANITIZED = ["-O1", "-g1", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all"]
 
 
 @dataclass(frozen=True)
