@@ -20,6 +20,7 @@ QUANTIZERS = ("fda", "learnable_scale", "siman", "mlp_classifier", "ste_sign")
     show_default=True,
     help="Method of binarization.",
 )
+@click.option("--pretrained", is_flag=True, help="Take the trained network of the zoo instead.")
 @click.option("--epochs", type=click.IntRange(1), default=30, show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option(
@@ -30,32 +31,50 @@ QUANTIZERS = ("fda", "learnable_scale", "siman", "mlp_classifier", "ste_sign")
     help="Folder for the results; those of an earlier demo are replaced.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print only the report, as JSON.")
-def demo(quantizer: str, epochs: int, seed: int, output_dir: pathlib.Path, as_json: bool) -> None:
+def demo(
+    quantizer: str,
+    pretrained: bool,
+    epochs: int,
+    seed: int,
+    output_dir: pathlib.Path,
+    as_json: bool,
+) -> None:
     """Train a binarized network and run it on one-bit kernels, in about a minute.
 
     Uses scikit-learn's 1,797 handwritten digits, so it needs no network and no files. Trains on
     1,437 of them, converts the network for the Larq Compute Engine, proves that each binary layer
     became a one-bit convolution, and compares the predictions for the other 360 with Keras.
 
-    Example: larq-ext demo --quantizer siman --output-dir /tmp/demo
+    \b
+    Examples:
+      larq-ext demo --quantizer siman --output-dir /tmp/demo
+      larq-ext demo --pretrained
     """
     from larq_ext_recipes.cli import _one_line_errors
 
     say = (lambda *_: None) if as_json else click.echo
     with _one_line_errors():
-        report = run(quantizer, epochs=epochs, seed=seed, output_dir=output_dir, say=say)
+        report = run(
+            quantizer,
+            epochs=None if pretrained else epochs,
+            seed=seed,
+            output_dir=output_dir,
+            say=say,
+        )
     if as_json:
         click.echo(json.dumps(report, indent=2))
     if not report["verify"]["ok"]:
         sys.exit(1)
 
 
-def run(quantizer: str, *, epochs: int, seed: int, output_dir: pathlib.Path, say) -> dict[str, Any]:
+def run(
+    quantizer: str, *, epochs: int | None, seed: int, output_dir: pathlib.Path, say
+) -> dict[str, Any]:
     """Trains, deploys, proves and draws.
 
     # Arguments
         quantizer: Name of a method.
-        epochs: Passes through the training images.
+        epochs: Passes through the training images, or `None` for the zoo's trained network.
         seed: Seed of the run.
         output_dir: Folder for the results.
         say: Function that prints a line.
@@ -72,17 +91,27 @@ def run(quantizer: str, *, epochs: int, seed: int, output_dir: pathlib.Path, say
     import numpy as np  # isort: skip
     import tensorflow as tf  # isort: skip
 
-    training = output_dir / "training"
-    metrics = recipes.train(
-        "Digits",
-        quantizer=quantizer,
-        epochs=epochs,
-        seed=seed,
-        output_dir=str(training),
-        overwrite=training.exists(),
-        progress="auto" if say is click.echo else "none",
-    )
-    model = tf.keras.models.load_model(training / "model.keras")
+    if epochs is None:
+        import larq_ext_zoo as zoo
+
+        name = f"digits_net.{quantizer}_digits"
+        model, training = zoo.get(name), {"model": name, **zoo.entry(name).to_dict()}
+        top1 = zoo.entry(name).accuracy.value
+        output_dir.mkdir(parents=True, exist_ok=True)
+        files = []
+    else:
+        folder = output_dir / "training"
+        training = recipes.train(
+            "Digits",
+            quantizer=quantizer,
+            epochs=epochs,
+            seed=seed,
+            output_dir=str(folder),
+            overwrite=folder.exists(),
+            progress="auto" if say is click.echo else "none",
+        )
+        model, top1 = tf.keras.models.load_model(folder / "model.keras"), training["top1"]
+        files = ["training/model.keras"]
     batches = recipes.get_experiment("Digits").load_data().evaluation()
     images, labels = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
     if say is click.echo:
@@ -102,25 +131,25 @@ def run(quantizer: str, *, epochs: int, seed: int, output_dir: pathlib.Path, say
     report = {
         "quantizer": quantizer,
         "test_images": len(labels),
-        "test_accuracy_keras": metrics["top1"],
+        "test_accuracy_keras": top1,
         "test_accuracy_deployed": accuracy,
         "bytes": len(conversion.flatbuffer),
         "bytes_of_weights_in_float32": float_bytes,
         "audit": conversion.report.to_dict(),
         "verify": parity.to_dict(),
-        "training": metrics,
+        "training": training,
     }
     write_json(output_dir / "report.json", report)
 
     say(str(conversion.report))
     say(str(parity))
     say(
-        f"\nTest accuracy {accuracy:.2%} deployed, {metrics['top1']:.2%} in Keras "
+        f"\nTest accuracy {accuracy:.2%} deployed, {top1:.2%} in Keras "
         f"({len(labels)} images)\n"
         f"Size {len(conversion.flatbuffer) / 1024:.1f} KiB for the whole file, "
         f"{float_bytes / 1024:.1f} KiB for the same weights in float32\n"
-        f"Results in {output_dir}: model.tflite, report.json, {picture.name}, "
-        "training/model.keras"
+        f"Results in {output_dir}: "
+        f"{', '.join(['model.tflite', 'report.json', picture.name, *files])}"
     )
     return report
 

@@ -128,7 +128,8 @@ class Entry:
         weights: The files of weights by form, `"deployable"` and `"training"`; empty if the model
             is not trained.
         accuracy: What was measured.
-        recipe: How it was trained: `experiment`, `log` (a file beside the entry), and more.
+        recipe: How it was trained: `experiment`, `log` and `curve` (files beside the entry), and
+            more.
         licence: Licence of the weights, as an SPDX identifier.
         folder: Where the entry was read from; its files are looked for there first.
     """
@@ -215,8 +216,9 @@ class Entry:
             check(right, "recipe", "an object with the name of the `experiment`", self.recipe)
         if self.recipe is not None:
             check(isinstance(self.recipe, Mapping), "recipe", "an object", self.recipe)
-            log = self.recipe.get("log")
-            check(log is None or is_file_name(log), "recipe.log", "a file name", log)
+            for part in ("log", "curve"):
+                file = self.recipe.get(part)
+                check(file is None or is_file_name(file), f"recipe.{part}", "a file name", file)
 
     @property
     def pretrained(self) -> bool:

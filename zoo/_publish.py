@@ -130,14 +130,20 @@ def add_entry(
     with quantized_scope(False):
         weights = _write_weights(draft, trained, floats, tuple(mirrors))
     accuracy = _accuracy(metrics, evaluation, floats)
-    with atomic(folder / f"{name}.log.csv") as temporary:
+    beside = {"log": f"{name}.log.csv"}
+    with atomic(folder / beside["log"]) as temporary:
         shutil.copyfile(log, temporary)
+    curve = folders[0] / "learning_curve.png"
+    if curve.is_file():  # where matplotlib was not there, it is not
+        beside["curve"] = f"{name}.curve.png"
+        with atomic(folder / beside["curve"]) as temporary:
+            shutil.copyfile(curve, temporary)
     entry = dataclasses.replace(
         draft,
         recipe_class=recipe_class or _recipe_class(configuration),
         weights=weights,
         accuracy=accuracy,
-        recipe=_recipe(metrics, f"{name}.log.csv"),
+        recipe=_recipe(metrics, beside),
     )
     values = {**entry.to_dict(), "network": configuration["network"]}
     with atomic(folder / f"{name}.json") as temporary:  # last: without it there is no entry
@@ -308,7 +314,7 @@ def _description(network: Callable[..., tf.keras.Model], configuration: Mapping[
     return f"{registry.what(network)}; {method}, trained on {configuration['dataset']}"
 
 
-def _recipe(metrics: Sequence[Mapping[str, Any]], log: str) -> dict[str, Any]:
+def _recipe(metrics: Sequence[Mapping[str, Any]], beside: Mapping[str, str]) -> dict[str, Any]:
     """How the weights came about; folders of somebody's machine are not part of it."""
     first = metrics[0]
     configuration = {
@@ -319,7 +325,7 @@ def _recipe(metrics: Sequence[Mapping[str, Any]], log: str) -> dict[str, Any]:
     kept = ("epochs", "data", "hardware", "versions", "seconds")
     return {
         "experiment": first["experiment"],
-        "log": log,
+        **beside,
         "configuration": configuration,
         **{field: first[field] for field in kept if field in first},
         "accuracies": {str(values["seed"]): values["top1"] for values in metrics},

@@ -1,0 +1,70 @@
+"""The pages of trained models say what the entries say."""
+
+import dataclasses
+
+import pytest
+from click.testing import CliRunner
+
+import larq_ext as lqx  # isort: skip  (Keras 2, before anything uses tf.keras)
+
+import larq_ext_zoo as zoo
+from larq_ext_zoo import cards
+from larq_ext_zoo._entry import Accuracy
+
+assert lqx
+
+
+def test_a_card_has_the_numbers_of_the_entry(published):
+    text = cards.card(published)
+    file = published.weights["deployable"]
+    assert text.startswith(f"# {published.name}\n")
+    assert (
+        f"| deployable | to predict, to take features from and to convert | {file.bytes:,} |"
+        in text
+    )
+    assert f"`{file.sha256}`" in text
+    assert f"top-1 {published.accuracy.value:.2%} on {published.accuracy.data}" in text
+    assert f"`{published.recipe['experiment']}`, {published.recipe_class}" in text
+    assert f'zoo.get("{published.name}")' in text
+
+
+def test_settings_that_do_nothing_are_left_out(published):
+    settings = {"epochs": 30, "learning_rate": 3e-3, "momentum": 0.0, "teacher": None}
+    recipe = {**published.recipe, "configuration": settings}
+    text = cards.card(dataclasses.replace(published, recipe=recipe))
+    assert "| learning rate | 0.003 |" in text and "| epochs | 30 |" in text
+    assert "momentum" not in text and "teacher" not in text
+
+
+def test_several_seeds(published):
+    accuracy = Accuracy(0.9, 0.91, 0.012, [0, 1, 2], "360 test images of digits", "by a test")
+    recipe = {**published.recipe, "accuracies": {"0": 0.9, "1": 0.92, "2": 0.91}}
+    entry = dataclasses.replace(published, accuracy=accuracy, recipe=recipe)
+    assert "91.00% ± 1.20% (3 seeds); seed 0: 90.00%, seed 1: 92.00%" in cards.card(entry)
+    page = cards.results([entry])
+    assert f"## {entry.name.split('.')[0]} on digits" in page
+    assert f"[{entry.name}]({entry.name}.md)" in page and "91.00% ± 1.20% (3 seeds)" in page
+
+
+def test_an_untrained_model_has_none():
+    with pytest.raises(ValueError, match=r"resnet20\.fda is not trained"):
+        cards.card(zoo.entry("resnet20.fda"))
+
+
+def test_the_command(published, tmp_path):
+    folder = tmp_path / "models"
+    result = CliRunner().invoke(cards.main, [str(folder), "--only", published.name])
+    assert result.exit_code == 0, result.output
+    page = folder / f"{published.name}.md"
+    assert page.read_text() == cards.card(published)
+    assert not (folder / "README.md").exists(), "of some models only, so the page of all stays"
+    curve = published.recipe["curve"]
+    assert f"]({curve})" in page.read_text()
+    assert (folder / curve).read_bytes() == (published.folder / curve).read_bytes()
+    assert str(page) in result.output
+
+
+def test_no_such_model(tmp_path):
+    result = CliRunner().invoke(cards.main, [str(tmp_path), "--only", "resnet20.fda"])
+    assert result.exit_code == 2
+    assert "No trained model is called 'resnet20.fda'" in result.output
