@@ -522,6 +522,12 @@ def load_model(name: str) -> Any:
 def _random_inputs(model: Any, samples: int, seed: int) -> list[Any]:
     import numpy as np
 
+    for tensor in model.inputs:
+        if None in tensor.shape[1:]:
+            raise ValueError(
+                f"The input {tensor.name} has the shape {tuple(tensor.shape)}, of which random "
+                "inputs cannot be made: give inputs of the size that you want with --inputs FILE."
+            )
     generator = np.random.default_rng(seed)
     return [
         generator.standard_normal((samples, *tensor.shape[1:])).astype(tensor.dtype.name)

@@ -157,6 +157,15 @@ def test_verify_fails_for_another_model(files):
     assert "NOT EQUAL" in result.stdout
 
 
+def test_verify_needs_inputs_where_their_size_is_open(files, tmp_path):
+    tf.keras.Sequential([tf.keras.layers.Conv2D(4, 3, input_shape=(None, 6, 8))]).save(
+        tmp_path / "open.keras"
+    )
+    result = run("verify", tmp_path / "open.keras", files.converted)
+    assert result.exit_code == 2
+    assert "has the shape (None, None, 6, 8)" in result.stderr and "--inputs FILE" in result.stderr
+
+
 def test_summary(files):
     assert "conv" in run("summary", files.good).stdout
     values = json.loads(run("summary", files.good, "--json").stdout)

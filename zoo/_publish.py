@@ -64,7 +64,7 @@ def add_entry(
         floats: What the deployable form stores values in that are not binary: `"float32"`, or
             `"float16"` for a smaller file.
         evaluation: What `larq-ext evaluate NAME --json` printed, or the file with it: the
-            accuracy of the stored deployable form.
+            accuracy of the stored deployable form, or of the `.tflite` file made of it.
         mirrors: Addresses of folders that will have the files.
         licence: Licence of the weights, as an SPDX identifier.
         paper: The paper; `None` is that of the quantizer.
@@ -279,7 +279,8 @@ def _accuracy(
         _checks.check(right, "evaluation", wanted, evaluation)
         value = float(evaluation["top1"])
         data = f"{evaluation['n']} test images of {evaluation['dataset']}"
-        how = "larq-ext evaluate, the deployable form as stored"
+        converted = str(evaluation.get("model", "")).endswith(".tflite")
+        how = f"larq-ext evaluate, {'converted' if converted else 'the deployable form as stored'}"
         if len(shares) > 1:
             how += "; mean and spread: larq-ext train, at its end, in the training form"
         else:
