@@ -46,6 +46,15 @@ def test_several_seeds(published):
     assert f"[{entry.name}]({entry.name}.md)" in page and "91.00% ± 1.20% (3 seeds)" in page
 
 
+def test_claims_of_papers_have_a_table_of_their_own(published):
+    configuration = {**published.recipe["configuration"], "dataset": "cifar10"}
+    recipe = {**published.recipe, "configuration": configuration}
+    entry = dataclasses.replace(published, name="resnet20.siman_cifar10", recipe=recipe)
+    ours, theirs = cards.results([entry]).split("What the papers")
+    assert "87.4%" not in ours and "| siman | 87.4% |" in theirs
+    assert entry.name in ours and entry.name not in theirs
+
+
 def test_an_untrained_model_has_none():
     with pytest.raises(ValueError, match=r"resnet20\.fda is not trained"):
         cards.card(zoo.entry("resnet20.fda"))
