@@ -135,8 +135,13 @@ setup(
     packages=PACKAGES,
     package_data={
         "larq_ext": ["py.typed"],
-        # Weights to train on are large: they are on mirrors.
-        "larq_ext_zoo": ["entries/*.json", "entries/*.csv", "entries/*.deployable.safetensors"],
+        # Weights to train on are large: they stay out of the wheel.
+        "larq_ext_zoo": [
+            "entries/*.json",
+            "entries/*.csv",
+            "entries/*.png",
+            "entries/*.deployable.safetensors",
+        ],
     },
     ext_modules=[DELEGATE],
     cmdclass={"build_ext": BuildDelegate, "bdist_wheel": WheelForAnyPython},

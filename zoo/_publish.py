@@ -279,8 +279,9 @@ def _accuracy(
         _checks.check(right, "evaluation", wanted, evaluation)
         value = float(evaluation["top1"])
         data = f"{evaluation['n']} test images of {evaluation['dataset']}"
-        converted = str(evaluation.get("model", "")).endswith(".tflite")
-        how = f"larq-ext evaluate, {'converted' if converted else 'the deployable form as stored'}"
+        how = "larq-ext evaluate, the deployable form as stored"
+        if str(evaluation.get("model", "")).endswith(".tflite"):
+            how += ", converted"
         if len(shares) > 1:
             how += "; mean and spread: larq-ext train, at its end, in the training form"
         else:

@@ -89,8 +89,8 @@ def results(entries: Sequence[Entry]) -> str:
         "# Trained models",
         "Accuracy was measured by us on the test images that the row names, with the weights as "
         "they are stored, after the last epoch. Where there are several seeds, mean and standard "
-        "deviation are over all of them. The class says how much training helped: in one step, in "
-        "two, or from a float network's outputs (distilled).",
+        "deviation are over all of them. The class says how they were trained: in one step, two, "
+        "or with a float network's outputs as well (distilled).",
     ]
     groups: dict[tuple[str, str], list[Entry]] = {}
     for entry in entries:
@@ -204,7 +204,9 @@ def _training(entry: Entry) -> Iterator[tuple[str, str]]:
     recipe = dict(entry.recipe or {})
     yield "recipe", f"`{recipe['experiment']}`, {entry.recipe_class}"
     configuration = _configuration(entry)
-    for name in _SETTINGS:
+    unused = set() if configuration.get("teacher") else {"distillation", "temperature"}
+    unused |= set() if configuration.get("optimizer") == "sgd" else {"momentum"}
+    for name in [name for name in _SETTINGS if name not in unused]:
         value = configuration.get(name)
         if value is not None and value is not False and value != 0:
             yield name.replace("_", " "), str(value)

@@ -37,3 +37,16 @@ def test_demo(quantizer, tmp_path):
     assert (folder / "demo.png").read_bytes().startswith(b"\x89PNG")
     assert (folder / "model.tflite").stat().st_size == report["bytes"]
     assert (folder / "training" / "model.keras").exists()
+
+
+@pytest.mark.slow
+def test_pretrained(tmp_path):
+    """No training, and nothing but what the package has."""
+    arguments = ["--pretrained", "--quantizer", "siman", "--output-dir", str(tmp_path / "demo")]
+    result = CliRunner().invoke(demo.demo, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert "Test accuracy 99.44% deployed, 99.44% in Keras (360 images)" in result.output
+    written = {"demo.png", "model.tflite", "report.json"}
+    assert {path.name for path in (tmp_path / "demo").iterdir()} == written
+    report = json.loads((tmp_path / "demo" / "report.json").read_text())
+    assert report["training"]["model"] == "digits_net.siman_digits"

@@ -29,11 +29,12 @@ def test_a_card_has_the_numbers_of_the_entry(published):
 
 
 def test_settings_that_do_nothing_are_left_out(published):
-    settings = {"epochs": 30, "learning_rate": 3e-3, "momentum": 0.0, "teacher": None}
+    settings = {"epochs": 30, "learning_rate": 3e-3, "warmup_epochs": 0, "teacher": None}
+    settings |= {"optimizer": "adam", "momentum": 0.9, "distillation": 0.9}
     recipe = {**published.recipe, "configuration": settings}
     text = cards.card(dataclasses.replace(published, recipe=recipe))
     assert "| learning rate | 0.003 |" in text and "| epochs | 30 |" in text
-    assert "momentum" not in text and "teacher" not in text
+    assert not [word for word in ("momentum", "warmup", "teacher", "distillation") if word in text]
 
 
 def test_several_seeds(published):
