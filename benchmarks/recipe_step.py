@@ -1,4 +1,4 @@
-"""Step time of a recipe, with its data, schedules and checkpoints, against a bare training loop.
+"""Step time of a recipe, with its data and schedules, against a bare training loop.
 
     python benchmarks/recipe_step.py --data-dir FOLDER
 
@@ -29,9 +29,7 @@ def bare_step(experiment, batch_size: int):
     import larq_ext_zoo as zoo
 
     model = zoo.ResNet20(quantizer=experiment.quantizer)
-    model.compile(
-        tf.keras.optimizers.legacy.Adam(1e-3), "sparse_categorical_crossentropy", ["accuracy"]
-    )
+    model.compile(tf.keras.optimizers.Adam(1e-3), "sparse_categorical_crossentropy", ["accuracy"])
     images = np.random.default_rng(0).normal(size=(batch_size, 32, 32, 3)).astype("float32")
     labels = np.arange(batch_size) % 10
     return lambda: model.train_on_batch(images, labels)
@@ -48,7 +46,7 @@ def measure(options: argparse.Namespace) -> dict[str, list[float]]:
         data_dir=options.data_dir,
         epochs=1,
         batch_size=options.batch_size,
-        limit=10 * (options.batch_size * options.steps * (options.rounds + 2) // 10),
+        limit=10 * (options.batch_size * options.steps * (options.rounds + 1) // 10 + 1),
         optimizer="adam",
         progress="none",
     )

@@ -188,7 +188,8 @@ class QuantConv2D(_MethodLayer, lq.layers.QuantConv2D):
 
     def convolution_op(self, inputs, kernel):
         plain = self.strides == self.dilation_rate == (1, 1) and self.groups == 1
-        if plain and self.data_format == "channels_last" and on_cpu():
+        plain = plain and self.data_format == "channels_last" and inputs.shape.rank == 4
+        if plain and on_cpu():
             outputs = convolve(inputs, tf.convert_to_tensor(kernel), self.padding.upper())
         else:
             outputs = super().convolution_op(inputs, kernel)

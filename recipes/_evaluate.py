@@ -44,7 +44,7 @@ def evaluate(
     size = predictor.input_shape[0] if dataset in datasets.OF_ANY_SIZE else None
     data = datasets.load(dataset, data_dir, image_size=size)
     parts, numbers = [], []
-    with datasets.readable_errors(data):
+    with datasets.readable_errors(data, training=False):
         for images, labels in data.evaluation(100).as_numpy_iterator():
             parts.append(predictor.predict(images))
             numbers.append(labels)

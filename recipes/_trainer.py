@@ -76,7 +76,7 @@ def run_experiment(
     folder = RunFolder(experiment, writes=placement.is_chief)
     folder.start(experiment, dataset.fingerprint(), resume, overwrite)
     with (
-        datasets.readable_errors(dataset),
+        datasets.readable_errors(dataset, training=True),
         placement.lost_workers(folder.describe_last),
         lq.context.quantized_scope(False),
     ):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import pathlib
+import shutil
 import sys
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 QUANTIZERS = ("fda", "learnable_scale", "siman", "mlp_classifier", "ste_sign")
 
@@ -52,6 +54,11 @@ def demo(
     """
     from larq_ext_recipes.cli import _one_line_errors
 
+    if pretrained:
+        source = click.get_current_context().get_parameter_source
+        for name in ("epochs", "seed"):
+            if source(name) is not ParameterSource.DEFAULT:
+                raise click.UsageError(f"--pretrained trains nothing: leave --{name} out.")
     say = (lambda *_: None) if as_json else click.echo
     with _one_line_errors():
         report = run(
@@ -91,16 +98,17 @@ def run(
     import numpy as np  # isort: skip
     import tensorflow as tf  # isort: skip
 
+    folder = output_dir / "training"
     if epochs is None:
         import larq_ext_zoo as zoo
 
         name = f"digits_net.{quantizer}_digits"
         model, training = zoo.get(name), {"model": name, **zoo.entry(name).to_dict()}
-        top1 = zoo.entry(name).accuracy.value
         output_dir.mkdir(parents=True, exist_ok=True)
+        if (folder / "run.json").exists():  # of an earlier demo, and of another network
+            shutil.rmtree(folder)
         files = []
     else:
-        folder = output_dir / "training"
         training = recipes.train(
             "Digits",
             quantizer=quantizer,
@@ -110,10 +118,11 @@ def run(
             overwrite=folder.exists(),
             progress="auto" if say is click.echo else "none",
         )
-        model, top1 = tf.keras.models.load_model(folder / "model.keras"), training["top1"]
+        model = tf.keras.models.load_model(folder / "model.keras")
         files = ["training/model.keras"]
     batches = recipes.get_experiment("Digits").load_data().evaluation()
     images, labels = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
+    top1 = float((model.predict(images, verbose=0).argmax(-1) == labels).mean())
     if say is click.echo:
         lq.models.summary(model)
 

@@ -39,6 +39,14 @@ def test_sizes_that_are_not_known():
     assert gradient(tf.zeros((1, 8, 8, 2)))[0, 4, 4, 1] == 4 * 9
 
 
+def test_more_than_one_dimension_of_samples():
+    layer = lqx.layers.QuantConv2D(4, 3, quantizer="ste_sign")
+    x = tf.constant(np.random.default_rng(0).normal(size=(2, 3, 8, 8, 4)), tf.float32)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(layer(x) ** 2)
+    assert np.any(tape.gradient(loss, layer.kernel))
+
+
 @pytest.mark.parametrize(
     ("options", "ours"),
     [

@@ -262,8 +262,8 @@ def read_entry(path: pathlib.Path, networks: Mapping[str, Callable[..., tf.keras
     except ValueError as error:
         raise ValueError(f"The entry {path} is no JSON: {error}.") from error
     try:
-        check("folder" not in values, "folder", "not for files", "it")
         entry = _checks.read(Entry, values)
+        check("folder" not in values, "folder", "not for files", "it")
         if entry.network not in networks:
             raise ValueError(
                 f"`network`: there is no {entry.network!r}.{_checks.near(entry.network, networks)}"

@@ -12,32 +12,47 @@ from typing import Any
 import click
 
 from larq_ext._files import atomic
+from larq_ext_zoo import registry
 from larq_ext_zoo._entry import Entry
 
 # Fields of a configuration that say how a network was trained, in this order.
 _SETTINGS = (
+    "network_options",
+    "initial_weights",
+    "first_step_epochs",
     "optimizer",
     "learning_rate",
     "momentum",
+    "binary_optimizer",
+    "quantizer_learning_rate",
     "weight_decay",
+    "gradient_clip_norm",
     "schedule",
+    "milestones",
     "warmup_epochs",
     "epochs",
-    "first_step_epochs",
     "batch_size",
     "label_smoothing",
     "teacher",
     "distillation",
     "temperature",
     "weight_average",
+    "crop_padding",
+    "flip",
+    "crop_scale",
+    "color_jitter",
+    "lighting",
+    "randaugment",
+    "mixup",
+    "cutmix",
     "holdout",
     "limit",
 )
 # Top-1 accuracy as the papers of the methods print it, SiMaN's as the README of its code does.
 _CLAIMS = {
-    ("resnet20", "cifar10"): {"fda": 0.8620, "siman": 0.874},
-    ("vgg_small", "cifar10"): {"fda": 0.9254, "siman": 0.925, "learnable_scale": 0.923},
-    ("resnet18_cifar", "cifar10"): {"siman": 0.925},
+    ("resnet20", "cifar10"): {"fda": "86.20%", "siman": "87.4%"},
+    ("vgg_small", "cifar10"): {"fda": "92.54%", "siman": "92.5%", "learnable_scale": "92.3%"},
+    ("resnet18_cifar", "cifar10"): {"siman": "92.5%"},
 }
 _FORMS = {
     "deployable": "to predict, to take features from and to convert",
@@ -87,10 +102,10 @@ def results(entries: Sequence[Entry]) -> str:
     """
     parts = [
         "# Trained models",
-        "Accuracy was measured by us on the test images that the row names, with the weights as "
-        "they are stored, after the last epoch. Where there are several seeds, mean and standard "
-        "deviation are over all of them. The class says how they were trained: in one step, two, "
-        "or with a float network's outputs as well (distilled).",
+        "Top-1 accuracy after the last epoch, of the weights that are stored; the page of a model "
+        "says how it was measured. Where there are several seeds, mean and standard deviation are "
+        "over all of them. The class says how a model was trained: in one step, in two, or with a "
+        "float network's outputs as well (distilled).",
     ]
     groups: dict[tuple[str, str], list[Entry]] = {}
     for entry in entries:
@@ -102,21 +117,21 @@ def results(entries: Sequence[Entry]) -> str:
                 f"[{entry.name}]({entry.name}.md)",
                 entry.recipe_class,
                 _percent(entry),
+                entry.accuracy.data if entry.accuracy else "",
                 _mean(entry),
                 f"{entry.weights['deployable'].bytes:,}" if "deployable" in entry.weights else "",
             )
             for entry in members
         ]
-        head = ("model", "class", "top-1", "mean of the seeds", "bytes")
+        head = ("model", "class", "top-1", "on", "mean of the seeds", "bytes")
         parts += [f"## {network} on {data}", _table(rows, head=head)]
         claims = _CLAIMS.get((network, data), {})
         if claims:
-            papers = [(method, f"{value:.1%}") for method, value in claims.items()]
             parts += [
                 "What the papers of the methods claim for networks of this name (SiMaN: the README "
                 "of its code, the best epoch). Blocks, training and number of epochs are their "
                 "own, so these numbers do not compare with those above:",
-                _table(papers, head=("method", "claimed top-1")),
+                _table(claims.items(), head=("method", "claimed top-1")),
             ]
     return "\n\n".join(parts) + "\n"
 
@@ -205,10 +220,9 @@ def _training(entry: Entry) -> Iterator[tuple[str, str]]:
     yield "recipe", f"`{recipe['experiment']}`, {entry.recipe_class}"
     configuration = _configuration(entry)
     unused = set() if configuration.get("teacher") else {"distillation", "temperature"}
-    unused |= set() if configuration.get("optimizer") == "sgd" else {"momentum"}
     for name in [name for name in _SETTINGS if name not in unused]:
         value = configuration.get(name)
-        if value is not None and value is not False and value != 0:
+        if value:  # 0, false, null and nothing are off
             yield name.replace("_", " "), str(value)
     if entry.accuracy is not None:
         yield "seeds", ", ".join(map(str, entry.accuracy.seeds))
@@ -216,7 +230,7 @@ def _training(entry: Entry) -> Iterator[tuple[str, str]]:
     if hardware:
         accelerators = ", ".join(map(str, hardware.get("accelerators") or ())) or "no accelerator"
         yield "hardware", f"{hardware.get('cpu')}, {hardware.get('cores')} cores, {accelerators}"
-    if "seconds" in recipe:
+    if recipe.get("seconds"):
         yield "time", f"{recipe['seconds'] / 60:.1f} minutes"
     versions = recipe.get("versions", {})
     if versions:
@@ -227,7 +241,10 @@ def _training(entry: Entry) -> Iterator[tuple[str, str]]:
 
 def _files(entry: Entry) -> Iterator[tuple[str, ...]]:
     for form, file in entry.weights.items():
-        yield form, _FORMS[form], f"{file.bytes:,}", file.floats, f"`{file.sha256}`"
+        use = _FORMS[form]
+        if form == "training" and entry.folder == registry.SHIPPED and not file.mirrors:
+            use += "; in the repository, not in the package"
+        yield form, use, f"{file.bytes:,}", file.floats, f"`{file.sha256}`"
 
 
 def _use(entry: Entry) -> str:

@@ -19,6 +19,8 @@ from larq_ext_zoo._entry import FORMS, Entry, Paper, read_entry
 NETWORKS: dict[str, Callable[..., tf.keras.Model]] = {
     name: getattr(classification, name) for name in classification.__all__
 }
+# The entries of the package.
+SHIPPED = pathlib.Path(__file__).parent / "entries"
 # The first part of the names, and the data set that the network is for.
 ARCHITECTURES = {
     "AlexNet": ("alexnet", "imagenet"),
@@ -101,13 +103,15 @@ def register_folder(
     entries = [read_entry(path, known) for path in sorted(folder.glob("*.json"))]
     names = [entry.name for entry in entries]
     for entry in entries:
-        if entry.name in _ENTRIES or names.count(entry.name) > 1:
-            other = _ENTRIES.get(entry.name, entry)
+        other = _ENTRIES.get(entry.name, entry)
+        if other.folder != folder or names.count(entry.name) > 1:
             raise ValueError(
                 f"The entry {entry.name!r} in {folder} clashes with another of that name"
                 f"{_origin(other)}: give it another name."
             )
-    return [register(entry) for entry in entries]
+    # One that was just published there is read again, from the same file.
+    _ENTRIES.update({entry.name: entry for entry in entries})
+    return entries
 
 
 def write_over(entry: Entry) -> None:
@@ -132,12 +136,12 @@ def _origin(entry: Entry) -> str:
 def _entries() -> dict[str, Entry]:
     """All entries; what lies in the two known folders is read when it is first asked for."""
     own = _store.home() / "entries"
-    for folder in (pathlib.Path(__file__).parent / "entries", own):
+    for folder in (SHIPPED, own):
         if folder in _FOLDERS or not folder.is_dir():
             continue
         try:
             register_folder(folder)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             if folder != own:
                 raise
             # A file of the user's must not keep them from the models of the package.

@@ -20,13 +20,14 @@ class DatasetError(Exception):
 
 
 @contextlib.contextmanager
-def readable_errors(dataset: Dataset) -> Iterator[None]:
+def readable_errors(dataset: Dataset, *, training: bool) -> Iterator[None]:
     """Turns what TensorFlow makes of damaged data in a pipeline into a `DatasetError`.
 
     A picture that is damaged is found when its batch is read, wherever that happens.
 
     # Arguments
         dataset: What is read.
+        training: Whether its training images are read as well.
     """
     try:
         yield
@@ -35,7 +36,7 @@ def readable_errors(dataset: Dataset) -> Iterator[None]:
         if found is not None:
             raise DatasetError(found[1]) from error
         if re.search("Invalid (JPEG|PNG)", error.message):
-            dataset.find_damage()
+            dataset.find_damage(training)
         raise
 
 
@@ -104,8 +105,13 @@ class Dataset(Source, abc.ABC):
             UsageError: if `count` is not a multiple of the number of classes or too large.
         """
 
-    def find_damage(self) -> None:
-        """Reads everything to name what cannot be read; for data of which TensorFlow cannot tell.
+    def find_damage(self, training: bool) -> None:
+        """Decodes one picture after the other to name the damaged one, which TensorFlow does not.
+
+        Only where each picture is a file: a record has no name that would help.
+
+        # Arguments
+            training: Whether to look at the training images as well.
 
         # Raises
             DatasetError: if something is damaged.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import functools
 import hashlib
 import os
 import pathlib
+import sys
 
 import numpy as np
 import tensorflow as tf
@@ -91,11 +93,16 @@ class FolderDataset(PictureDataset):
         kept = self._chosen(self.train.labels, count, "limit")
         return dataclasses.replace(self, train=self.train.part(kept))
 
-    def find_damage(self) -> None:
-        for split in (self.train, self.test):
-            for file in split.files:
-                path = split.folder / os.fsdecode(file)
-                decode_or_name(path.read_bytes(), os.fsencode(path))
+    def find_damage(self, training: bool) -> None:
+        splits = (self.test, self.train) if training else (self.test,)  # the smaller one first
+        paths = [split.folder / os.fsdecode(file) for split in splits for file in split.files]
+        print(f"Looking for the damaged one of {len(paths):,} pictures ...", file=sys.stderr)
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            try:
+                for _ in pool.map(_decode_file, paths):
+                    pass
+            finally:
+                pool.shutdown(cancel_futures=True)
 
     def fingerprint(self) -> str:
         """A SHA-256 of names and sizes of all files and the preprocessing, in hexadecimal.
@@ -273,5 +280,9 @@ def _read_split(split: pathlib.Path, classes: list[str]) -> Split:
             f"{len(empty)} files in {split} are empty ({_some(empty)}): extract the archive again."
         )
     # Where extracting was cut off, the file written last is cut off.
-    decode_or_name(pathlib.Path(latest_file).read_bytes(), os.fsencode(latest_file))
+    _decode_file(pathlib.Path(latest_file))
     return Split(split, np.array(files), np.array(labels, np.int64), np.array(sizes, np.int64))
+
+
+def _decode_file(path: pathlib.Path) -> None:
+    decode_or_name(path.read_bytes(), os.fsencode(path))

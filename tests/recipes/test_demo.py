@@ -49,4 +49,10 @@ def test_pretrained(tmp_path):
     written = {"demo.png", "model.tflite", "report.json"}
     assert {path.name for path in (tmp_path / "demo").iterdir()} == written
     report = json.loads((tmp_path / "demo" / "report.json").read_text())
+    assert report["test_accuracy_keras"] == pytest.approx(358 / 360)
     assert report["training"]["model"] == "digits_net.siman_digits"
+
+
+def test_a_trained_network_is_not_trained_again():
+    result = CliRunner().invoke(demo.demo, ["--pretrained", "--epochs", "5"])
+    assert result.exit_code == 2 and "leave --epochs out" in result.output

@@ -328,14 +328,29 @@ def test_damaged_file_is_named_when_it_is_read(pictures, damage):
     batches = dataset.training(4, 0, PLAIN).batches(0)
     with (
         pytest.raises(DatasetError, match=r"^\S*/train/a/3\.jpg is damaged or no picture"),
-        readable_errors(dataset),
+        readable_errors(dataset, training=True),
     ):
         collect(batches)
 
 
+def test_what_is_not_read_is_not_searched_for_damage(pictures):
+    for path in (pictures / "train" / "a" / "3.jpg", pictures / "val" / "b" / "1.jpg"):
+        content = path.read_bytes()
+        tables = content.index(b"\xff\xc4")
+        path.write_bytes(content[: tables + 4] + b"\xff" * 40 + content[tables + 44 :])
+    for split in ("train", "val"):  # not the damaged ones
+        (pictures / split / "b" / "last.jpg").write_bytes((pictures / "train/a/1.jpg").read_bytes())
+    dataset = datasets.load("folder", pictures, image_size=16)
+    with (
+        pytest.raises(DatasetError, match=r"val/b/1\.jpg is damaged"),
+        readable_errors(dataset, training=False),
+    ):
+        collect(dataset.evaluation(2))
+
+
 def test_other_errors_stay_as_they_are(pictures):
     dataset = datasets.load("folder", pictures)
-    with pytest.raises(tf.errors.InvalidArgumentError), readable_errors(dataset):
+    with pytest.raises(tf.errors.InvalidArgumentError), readable_errors(dataset, training=True):
         tf.reshape(tf.zeros([2]), [3])
 
 

@@ -30,11 +30,15 @@ def test_a_card_has_the_numbers_of_the_entry(published):
 
 def test_settings_that_do_nothing_are_left_out(published):
     settings = {"epochs": 30, "learning_rate": 3e-3, "warmup_epochs": 0, "teacher": None}
-    settings |= {"optimizer": "adam", "momentum": 0.9, "distillation": 0.9}
+    settings |= {"optimizer": "adam", "momentum": 0.8, "distillation": 0.9, "milestones": []}
+    settings |= {"network_options": "variant=siman", "mixup": 0.2}
     recipe = {**published.recipe, "configuration": settings}
     text = cards.card(dataclasses.replace(published, recipe=recipe))
     assert "| learning rate | 0.003 |" in text and "| epochs | 30 |" in text
-    assert not [word for word in ("momentum", "warmup", "teacher", "distillation") if word in text]
+    assert "| momentum | 0.8 |" in text and "| network options | variant=siman |" in text
+    assert "| mixup | 0.2 |" in text
+    unused = ("warmup", "teacher", "distillation", "milestones")
+    assert not [word for word in unused if word in text]
 
 
 def test_several_seeds(published):
@@ -53,6 +57,7 @@ def test_claims_of_papers_have_a_table_of_their_own(published):
     entry = dataclasses.replace(published, name="resnet20.siman_cifar10", recipe=recipe)
     ours, theirs = cards.results([entry]).split("What the papers")
     assert "87.4%" not in ours and "| siman | 87.4% |" in theirs
+    assert "| fda | 86.20% |" in theirs and f"| {entry.accuracy.data} |" in ours
     assert entry.name in ours and entry.name not in theirs
 
 

@@ -184,12 +184,17 @@ def test_a_malformed_entry_of_the_user_leaves_the_others(published, own_home):
     values = json.loads((published.folder / f"{published.name}.json").read_text())
     values["name"] = "digits_net.mine"
     (entries / "digits_net.mine.json").write_text(json.dumps(values))
-    (entries / "wrong.json").write_text("{")
-    with pytest.warns(UserWarning, match=rf"{entries} are left out .*wrong\.json is no JSON"):
-        names = zoo.list_models("digits_net*")
-    assert published.name in names and "digits_net.mine" not in names
-    (entries / "wrong.json").unlink()
+    for wrong, message in (("{", "is no JSON"), ("3", "expected an object"), (None, "")):
+        path = entries / "wrong.json"
+        path.write_text(wrong) if wrong else path.mkdir()
+        with pytest.warns(UserWarning, match=rf"{entries} are left out .*wrong\.json.*{message}"):
+            names = zoo.list_models("digits_net*")
+        assert published.name in names and "digits_net.mine" not in names
+        path.unlink() if wrong else path.rmdir()
+    registry.write_over(dataclasses.replace(published, name="digits_net.mine", folder=entries))
     assert "digits_net.mine" in zoo.list_models("digits_net*")
+    with pytest.raises(ValueError, match="already has a model"):
+        zoo.register(zoo.entry("digits_net.mine"))
 
 
 def test_a_folder_is_registered_as_a_whole(published, tmp_path, own_home):
