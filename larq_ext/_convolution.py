@@ -20,16 +20,12 @@ def convolve(x: tf.Tensor, kernel: tf.Tensor, padding: str) -> tf.Tensor:
     # Returns
         `(samples, new_rows, new_columns, out)`.
     """
-    height, width = kernel.shape[:2]
-    # How much of the kernel stands over each edge, with TensorFlow's extra pixel at the end.
-    before = ((height - 1) // 2, (width - 1) // 2) if padding == "SAME" else (0, 0)
-    after = (height // 2, width // 2) if padding == "SAME" else (0, 0)
-    borders = [
-        [0, 0],
-        [height - 1 - before[0], height - 1 - after[0]],
-        [width - 1 - before[1], width - 1 - after[1]],
-        [0, 0],
-    ]
+
+    def border(size: int) -> list[int]:
+        """Zeros around the gradient: what "SAME" pads the image with, turned around as well."""
+        return [size // 2, (size - 1) // 2] if padding == "SAME" else [size - 1, size - 1]
+
+    borders = [[0, 0], border(kernel.shape[0]), border(kernel.shape[1]), [0, 0]]
 
     @tf.custom_gradient
     def forward(x: tf.Tensor, kernel: tf.Tensor):

@@ -187,8 +187,12 @@ class QuantConv2D(_MethodLayer, lq.layers.QuantConv2D):
         super().__init__(filters, kernel_size, *args, pad_values=pad_values, **kwargs)
 
     def convolution_op(self, inputs, kernel):
-        plain = self.strides == self.dilation_rate == (1, 1) and self.groups == 1
-        plain = plain and self.data_format == "channels_last" and inputs.shape.rank == 4
+        plain = (
+            self.strides == self.dilation_rate == (1, 1)
+            and self.groups == 1
+            and self.data_format == "channels_last"
+            and inputs.shape.rank == 4
+        )
         if plain and on_cpu():
             outputs = convolve(inputs, tf.convert_to_tensor(kernel), self.padding.upper())
         else:

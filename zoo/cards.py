@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import pathlib
 import shutil
 import sys
@@ -158,7 +157,7 @@ def write(folder: pathlib.Path, pattern: str = "*") -> list[pathlib.Path]:
     folder.mkdir(parents=True, exist_ok=True)
     entries = [zoo.entry(name) for name in names]
     pages = {f"{entry.name}.md": card(entry) for entry in entries}
-    if fnmatch.fnmatch("README", pattern):
+    if pattern == "*":
         pages["README.md"] = results(entries)
     for name, text in pages.items():
         with atomic(folder / name) as temporary:
