@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from larq_ext._rebuild import hidden_layers, obstacle
 from larq_ext._scope import quantized_scope
+from larq_ext.deploy._rewrite import Rewrite
 from larq_ext.deploy.errors import DeploymentError
 from larq_ext.deploy.layers import BinaryConv2D, BinaryDense, DeployedSign, deployed_weights
 from larq_ext.quantizers import BinaryQuantizer, InputForm, KernelForm, factor_kernel
@@ -79,6 +80,11 @@ def bake(model: tf.keras.Model) -> tf.keras.Model:
 def float_reasons(baked: tf.keras.Model) -> dict[str, str]:
     """Why layers of a baked model that were meant to be binary are not, by layer name."""
     return getattr(baked, "_float_reasons", {})
+
+
+def applied_rewrites(baked: tf.keras.Model) -> tuple[Rewrite, ...]:
+    """What `bake` changed beyond making layers binary, in the order of the layers."""
+    return getattr(baked, "_rewrites", ())
 
 
 def _bake_layer(layer) -> tuple[Any, list[np.ndarray], str | None]:
