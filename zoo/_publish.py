@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-import larq_ext as lqx
 from larq_ext._files import atomic
 from larq_ext._models_io import load_model
 from larq_ext._scope import quantized_scope
@@ -235,13 +234,13 @@ def _write_weights(
     entry: Entry, trained: tf.keras.Model, floats: str, mirrors: tuple[str, ...]
 ) -> dict[str, WeightsFile]:
     """Writes both forms, and loads them again before they get their names."""
-    baked = lqx.deploy.bake(trained)
+    baked = _weights.bake(trained)
     images = np.random.default_rng(0).normal(size=(4, *entry.input_size)).astype("float32")
     network = entry.network(**entry.arguments)
     written = {}
     for form, original, copy in (
         ("training", trained, network),
-        ("deployable", baked, lqx.deploy.bake(network)),
+        ("deployable", baked, _weights.bake(network)),
     ):
         stored = floats if form == "deployable" else "float32"
         path = entry.folder / f"{entry.name}.{form}.safetensors"

@@ -27,6 +27,11 @@ from larq_ext_zoo._weights_file import WeightsError
 _QUANTIZERS = ("input_quantizer", "kernel_quantizer")
 
 
+def bake(model: tf.keras.Model) -> tf.keras.Model:
+    """The deployable form, of the same layers whatever the weights are."""
+    return lqx.deploy.bake(model, without=lqx.deploy.WEIGHT_DEPENDENT)
+
+
 def save(
     path: pathlib.Path,
     model: tf.keras.Model,

@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import tensorflow as tf
 
-import larq_ext as lqx
 from larq_ext_zoo import _checks, _store, _weights, classification
 from larq_ext_zoo._data import DATASETS
 from larq_ext_zoo._entry import FORMS, Entry, Paper, read_entry
@@ -212,7 +211,7 @@ def get(
     path = _store.find(found, form)  # before the network, which takes longer
     model = found.network(**arguments)
     if form == "deployable":
-        model = lqx.deploy.bake(model)
+        model = _weights.bake(model)
     _weights.load(
         path,
         model,

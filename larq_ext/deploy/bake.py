@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
+from dataclasses import replace as replace_field
 from typing import Any
 
 import larq as lq
@@ -10,7 +12,8 @@ import tensorflow as tf
 
 from larq_ext._rebuild import hidden_layers, obstacle
 from larq_ext._scope import quantized_scope
-from larq_ext.deploy._rewrite import Rewrite
+from larq_ext.deploy._rewrite import Rewrite, check_names, rewrite_graph
+from larq_ext.deploy._transposed import BinaryConv2DTranspose, transposed_weights
 from larq_ext.deploy.errors import DeploymentError
 from larq_ext.deploy.layers import BinaryConv2D, BinaryDense, DeployedSign, deployed_weights
 from larq_ext.quantizers import BinaryQuantizer, InputForm, KernelForm, factor_kernel
@@ -30,41 +33,60 @@ _PLAIN_FUNCTIONS = (
 )
 
 
-def bake(model: tf.keras.Model) -> tf.keras.Model:
+def bake(model: tf.keras.Model, *, without: Collection[str] = ()) -> tf.keras.Model:
     """Makes the deployed form of a model: another model with equal outputs.
 
     Each layer with a binary kernel and a binary input becomes a `BinaryConv2D` or `BinaryDense`:
     a plain sign, a kernel of +-1, and a scale and a bias after the convolution. Other quantized
     kernels become constants. Everything is float32; constraints, regularizers and what else
     only training needs is gone. A layer that is meant to be binary and cannot be baked keeps its
-    class, and `float_reasons` tells why.
+    class, and `float_reasons` tells why. What is changed beyond that, exactly (`REWRITES`), is
+    listed by `applied_rewrites`.
 
     # Arguments
         model: Built functional or sequential model, with layers of Larq or of `larq_ext.layers`.
+        without: Names of rewrites to leave out, from `REWRITES`.
 
     # Returns
-        A new model; a model that is baked already is returned as it is.
+        A new model; a model that is baked already is only rewritten, or returned as it is where
+        there is nothing to do.
 
     # Raises
+        ValueError: for an unknown name in `without`, with the known ones.
         DeploymentError: if the model cannot be rebuilt layer by layer: a subclassed model, one
             without an input shape, or a layer that holds quantized layers.
     """
-    if hasattr(model, "_float_reasons"):
-        return model
+    check_names(without)
+    if not hasattr(model, "_float_reasons"):
+        model = _bake(model, without)
+    rewritten, found = rewrite_graph(model, without)
+    if rewritten is not model:
+        rewritten._float_reasons = float_reasons(model)
+        rewritten._rewrites = (*applied_rewrites(model), *found)
+    return rewritten
+
+
+def _bake(model: tf.keras.Model, without: Collection[str]) -> tf.keras.Model:
+    """The deployed form of every layer."""
     problem = obstacle(model)
     if problem is not None:
         raise DeploymentError(problem)
     weights: dict[str, list[np.ndarray]] = {}
     reasons: dict[str, str] = {}
+    rewrites: list[Rewrite] = []
 
     def replace(layer):
         if isinstance(layer, tf.keras.Model):
-            nested = bake(layer)
+            nested = bake(layer, without=without)
             reasons.update({f"{layer.name}/{k}": v for k, v in float_reasons(nested).items()})
+            rewrites.extend(
+                replace_field(r, layer=f"{layer.name}/{r.layer}") for r in applied_rewrites(nested)
+            )
             return nested
-        new, weights[layer.name], reason = _bake_layer(layer)
+        new, weights[layer.name], reason = _bake_layer(layer, without)
         if reason is not None:
             reasons[layer.name] = reason
+        rewrites.extend(_rewrites_of(new))
         return new
 
     # Latent weights are what counts, wherever this is called and whatever failed before.
@@ -74,6 +96,7 @@ def bake(model: tf.keras.Model) -> tf.keras.Model:
         if weights.get(layer.name):
             layer.set_weights(weights[layer.name])
     baked._float_reasons = reasons
+    baked._rewrites = tuple(rewrites)
     return baked
 
 
@@ -83,11 +106,26 @@ def float_reasons(baked: tf.keras.Model) -> dict[str, str]:
 
 
 def applied_rewrites(baked: tf.keras.Model) -> tuple[Rewrite, ...]:
-    """What `bake` changed beyond making layers binary, in the order of the layers."""
+    """What `bake` changed beyond making layers binary."""
     return getattr(baked, "_rewrites", ())
 
 
-def _bake_layer(layer) -> tuple[Any, list[np.ndarray], str | None]:
+def _rewrites_of(layer) -> Iterator[Rewrite]:
+    """What was rewritten within one layer."""
+    if isinstance(layer, BinaryDense):
+        yield Rewrite("dense", layer.name, "it is a 1x1 convolution")
+    if isinstance(layer, BinaryConv2DTranspose):
+        yield Rewrite(
+            "transposed", layer.name, "it is a convolution, depth-to-space and a border's constants"
+        )
+    if isinstance(layer, BinaryConv2D):
+        if layer.ones_filter:
+            yield Rewrite("zero_one", layer.name, "its kernel of 0 and 1 is one of signs")
+        if layer.input_quantizer.negate:
+            yield Rewrite("zero_one", layer.name, "its inputs of 0 and 1 are negated signs")
+
+
+def _bake_layer(layer, without: Collection[str]) -> tuple[Any, list[np.ndarray], str | None]:
     """The deployed layer, its weights, and the reason if a binary layer stays as it is."""
     config = layer.get_config()
     if "dtype" in config:
@@ -106,7 +144,7 @@ def _bake_layer(layer) -> tuple[Any, list[np.ndarray], str | None]:
         _is_binary(q) for q in quantizers.values()
     ):
         return *_constant_kernels(layer, config, quantizers), None
-    parts = _binary_parts(layer)
+    parts = _binary_parts(layer, without)
     if isinstance(parts, str):
         return *_constant_kernels(layer, config, quantizers), parts
     return *_binary_layer(layer, config, *parts), None
@@ -149,11 +187,20 @@ def _input_form(quantizer) -> InputForm | None:
     return None
 
 
-def _binary_parts(layer) -> tuple[KernelForm, InputForm] | str:
+def _binary_parts(layer, without: Collection[str]) -> tuple[KernelForm, InputForm] | str:
     """The forms of kernel and input, or why the layer cannot be a binary convolution."""
     name = type(layer).__name__
-    if not isinstance(layer, lq.layers.QuantConv2D | lq.layers.QuantDense):
+    transposed = isinstance(layer, lq.layers.QuantConv2DTranspose)
+    if not transposed and not isinstance(layer, lq.layers.QuantConv2D | lq.layers.QuantDense):
         return f"{name} has no binary kernel in the Larq Compute Engine"
+    if transposed and (problem := _untransposable(layer)):
+        return problem
+    for rewrite, is_needed in (
+        ("dense", isinstance(layer, lq.layers.QuantDense)),
+        ("transposed", transposed),
+    ):
+        if is_needed and rewrite in without:
+            return _SWITCHED_OFF.format(name=name, rewrite=rewrite)
     if getattr(layer, "data_format", None) == "channels_first":
         return "the Larq Compute Engine takes channels last: use data_format='channels_last'"
     if isinstance(layer, lq.layers.QuantDense) and layer.input_spec.ndim not in (None, 2):
@@ -164,18 +211,24 @@ def _binary_parts(layer) -> tuple[KernelForm, InputForm] | str:
             f"the input quantizer {_name(layer.input_quantizer)} is not known to be a plain sign: "
             "use one of Larq's or larq_ext's"
         )
+    if transposed and inputs != InputForm(scale=inputs.scale):
+        return f"{name} needs inputs of -1 and +1 that are neither centred nor shifted"
     latent = np.asarray(tf.cast(tf.convert_to_tensor(layer.kernel), tf.float32))
     if not np.isfinite(latent).all():
         return "the kernel has values that are not finite: training has failed"
     if isinstance(layer.kernel_quantizer, BinaryQuantizer):
         kernel = layer.kernel_quantizer.kernel_form(latent)
     else:
-        kernel = factor_kernel(np.asarray(layer.kernel_quantizer(tf.constant(latent))))
+        values = np.asarray(layer.kernel_quantizer(tf.constant(latent)))
+        # Transposed convolutions have their output channels second to last.
+        kernel = factor_kernel(values.swapaxes(-1, -2) if transposed else values)
     if kernel is None:
         return (
             f"the kernel quantized by {_name(layer.kernel_quantizer)} is not +-c with one c above "
             "zero per output channel"
         )
+    if (kernel.zero_one or inputs.zero_one) and "zero_one" in without:
+        return _SWITCHED_OFF.format(name=name, rewrite="zero_one")
     if kernel.zero_one and getattr(layer, "groups", 1) != 1:
         return "kernels of zeros and ones need one more filter, which groups do not allow"
     padded = getattr(layer, "padding", "valid") == "same"
@@ -187,12 +240,37 @@ def _binary_parts(layer) -> tuple[KernelForm, InputForm] | str:
     return kernel, inputs
 
 
+_SWITCHED_OFF = "{name} would need the rewrite {rewrite!r}, which was switched off"
+
+
+def _untransposable(layer) -> str | None:
+    """Why a transposed convolution cannot be a convolution and depth-to-space."""
+    (stride, *others), sizes = layer.strides, layer.kernel_size
+    if stride == 1 or others != [stride]:
+        return (
+            f"QuantConv2DTranspose with strides {layer.strides}: use 2 or more, the same for "
+            "height and width (with 1 it is a QuantConv2D)"
+        )
+    if any(size % stride for size in sizes):
+        return (
+            f"QuantConv2DTranspose with a kernel of {sizes}, which is no multiple of the strides "
+            f"{layer.strides}: use {stride} or {2 * stride}"
+        )
+    if layer.dilation_rate != (1, 1) or layer.output_padding is not None:
+        return "QuantConv2DTranspose with a dilation or an output padding"
+    if None in layer.input_shape[1:3]:
+        return "QuantConv2DTranspose on images of unknown size: give the model an input shape"
+    return None
+
+
 def _name(quantizer) -> str:
     return getattr(quantizer, "__name__", type(quantizer).__name__)
 
 
 def _binary_layer(layer, config, kernel: KernelForm, inputs: InputForm):
     """The deployed layer and its weights."""
+    if isinstance(layer, lq.layers.QuantConv2DTranspose):
+        return _transposed_layer(layer, config, kernel, inputs)
     dense = isinstance(layer, lq.layers.QuantDense)
     outputs = kernel.signs.shape[-1]
     kept = ["name", "trainable", "dtype", "activation"]
@@ -218,3 +296,23 @@ def _binary_layer(layer, config, kernel: KernelForm, inputs: InputForm):
     scale = np.asarray(layer.scale) if learned else np.ones(outputs)
     bias = np.asarray(layer.bias) if layer.use_bias else np.zeros(outputs)
     return new, deployed_weights(kernel, inputs, scale, bias)
+
+
+def _transposed_layer(layer, config, kernel: KernelForm, inputs: InputForm):
+    """The deployed layer and its weights, of a transposed convolution."""
+    kept = ("name", "trainable", "dtype", "activation", "filters", "kernel_size", "strides")
+    new = BinaryConv2DTranspose.from_config(
+        {
+            **{name: config[name] for name in (*kept, "padding")},
+            "input_quantizer": DeployedSign(),
+        }
+    )
+    bias = np.asarray(layer.bias) if layer.use_bias else np.zeros(layer.filters)
+    return new, transposed_weights(
+        kernel.signs.swapaxes(-1, -2),
+        kernel.scale * inputs.scale,
+        bias,
+        layer.input_shape[1:3],
+        layer.strides[0],
+        layer.padding,
+    )

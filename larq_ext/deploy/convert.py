@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -63,7 +63,11 @@ class Conversion:
 
 
 def convert(
-    model: tf.keras.Model, *, allow_float: bool = False, target: Target = "arm"
+    model: tf.keras.Model,
+    *,
+    allow_float: bool = False,
+    target: Target = "arm",
+    without: Collection[str] = (),
 ) -> Conversion:
     """Bakes, converts and audits a model.
 
@@ -76,12 +80,13 @@ def convert(
         allow_float: whether to return a file in which not every layer is binary. The report
             tells which and why.
         target: `"arm"` for everything the engine's interpreter runs on, or `"xcore"`.
+        without: rewrites that are left out, see `bake`.
 
     # Returns
         The file with its audit and the baked model.
 
     # Raises
-        ValueError: if `target` is unknown.
+        ValueError: if `target` or a name in `without` is unknown.
         DeploymentError: if the model cannot be converted, would compute something else, or is
             not binary throughout (then the audit is its `report`).
     """
@@ -91,7 +96,7 @@ def convert(
     require_engine()
     from larq_ext.deploy.bake import bake
 
-    baked = bake(model)
+    baked = bake(model, without=without)
     _check_form(baked)
     frozen = _freeze(baked)
     _check_signs(frozen.graph.as_graph_def())

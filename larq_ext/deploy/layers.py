@@ -21,7 +21,7 @@ class DeployedSign(lq.quantizers.Quantizer):
     # Arguments
         center: Whether the mean over height, width and channels is subtracted.
         negate: Whether the negated form is used, see `BinaryConv2D`.
-        threshold: t.
+        threshold: t, a number or one per channel.
 
     # Returns
         Tensor of the shape of the input with values +1 and -1.
@@ -30,7 +30,11 @@ class DeployedSign(lq.quantizers.Quantizer):
     precision = 1
 
     def __init__(
-        self, center: bool = False, negate: bool = False, threshold: float = 0.0, **kwargs
+        self,
+        center: bool = False,
+        negate: bool = False,
+        threshold: float | list[float] = 0.0,
+        **kwargs,
     ):
         super().__init__(**kwargs)
         self.center, self.negate, self.threshold = center, negate, threshold
@@ -39,8 +43,8 @@ class DeployedSign(lq.quantizers.Quantizer):
         x = inputs
         if self.center:
             x -= tf.reduce_mean(x, list(range(1, len(x.shape))), keepdims=True)
-        if self.threshold:
-            x -= self.threshold
+        if np.any(self.threshold):
+            x -= tf.constant(self.threshold, x.dtype)
         return lq.math.sign(-x if self.negate else x)
 
     def get_config(self):
@@ -57,7 +61,7 @@ class BinaryConv2D(lq.layers.QuantConv2D):
     r"""A convolution of signs with a kernel of +-1.
 
     \\[ y = \mathrm{activation}(\mathrm{scale} \cdot z + \mathrm{offset}), \qquad
-        z = \mathrm{sign}(x) * K \\]
+        z = \mathrm{sign}(x) * K \quad \text{or} \quad \mathrm{relu}(\mathrm{sign}(x) * K) \\]
     Zeros and ones instead of signs become signs by affine maps, exactly and up to the border:
 
     - Inputs in {0, 1}: with \\(s = \mathrm{sign}(-x)\\), which is +1 exactly where the input bit
@@ -70,6 +74,7 @@ class BinaryConv2D(lq.layers.QuantConv2D):
         filters: Number of filters of the kernel, the filter of ones included.
         kernel_size: Integer or pair of integers.
         ones_filter: Whether the last filter is the one of ones.
+        relu: Whether a ReLU comes before the scale, where the engine can fuse it.
         **kwargs: Arguments of `larq.layers.QuantConv2D`; `input_quantizer` is a `DeployedSign`.
 
     # Input shape
@@ -79,10 +84,12 @@ class BinaryConv2D(lq.layers.QuantConv2D):
         `(samples, new_rows, new_columns, filters)`, one less with `ones_filter`
     """
 
-    def __init__(self, filters, kernel_size, *, ones_filter: bool = False, **kwargs):
+    def __init__(
+        self, filters, kernel_size, *, ones_filter: bool = False, relu: bool = False, **kwargs
+    ):
         kwargs.update(use_bias=False, kernel_quantizer=None)
         super().__init__(filters, kernel_size, **kwargs)
-        self.ones_filter = ones_filter
+        self.ones_filter, self.relu = ones_filter, relu
 
     def build(self, input_shape):
         super().build(input_shape)
@@ -95,6 +102,8 @@ class BinaryConv2D(lq.layers.QuantConv2D):
         outputs = super().convolution_op(inputs, kernel)
         if self.ones_filter:
             outputs = outputs[..., :-1] + outputs[..., -1:]
+        if self.relu:
+            outputs = tf.nn.relu(outputs)
         return outputs * self.scale + self.offset
 
     def compute_output_shape(self, input_shape):
@@ -102,7 +111,7 @@ class BinaryConv2D(lq.layers.QuantConv2D):
         return tf.TensorShape([*outer, filters - self.ones_filter])
 
     def get_config(self):
-        config = {**super().get_config(), "ones_filter": self.ones_filter}
+        config = {**super().get_config(), "ones_filter": self.ones_filter, "relu": self.relu}
         del config["kernel_quantizer"], config["use_bias"]
         return config
 
