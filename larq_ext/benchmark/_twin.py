@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from larq_ext._scope import quantized_scope
 from larq_ext.deploy.bake import _is_binary
-from larq_ext.deploy.convert import _freeze
+from larq_ext.deploy.convert import trace
 from larq_ext.deploy.layers import BinaryConv2D
 
 _WEIGHTS = ("kernel", "depthwise_kernel", "pointwise_kernel", "bias")
@@ -111,7 +111,7 @@ def convert_twin(twin: tf.keras.Model, *, int8: bool, seed: int = 0) -> bytes:
     # Returns
         The serialized model.
     """
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([_freeze(twin)], twin)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([trace(twin)], twin)
     if int8:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = lambda: _samples(twin, seed)

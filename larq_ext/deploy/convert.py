@@ -15,9 +15,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.framework.convert_to_constants import (
-    convert_variables_to_constants_v2,
-)
+from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.python.framework import convert_to_constants
 
 from larq_ext._files import atomic
 from larq_ext.deploy._flatbuffer import Op, order_by_signature, read_graph
@@ -99,7 +98,7 @@ def convert(
     baked = bake(model, without=without)
     _check_form(baked)
     frozen = _freeze(baked)
-    _check_signs(frozen.graph.as_graph_def())
+    _check_signs(frozen.graph_def)
     with tempfile.TemporaryDirectory(prefix="larq_ext_") as folder:
         _save(frozen, folder)
         flatbuffer = order_by_signature(_run_converter(Path(folder), target))
@@ -152,8 +151,17 @@ def _check_form(model: tf.keras.Model) -> None:
         )
 
 
-def _freeze(model: tf.keras.Model) -> Any:
-    """Traces the inference graph for one sample and makes its weights constants."""
+@dataclass(frozen=True)
+class _Frozen:
+    """An inference graph with constants for weights, and its tensors' names."""
+
+    graph_def: Any
+    inputs: list[tf.Tensor]
+    outputs: list[tf.Tensor]
+
+
+def trace(model: tf.keras.Model) -> Any:
+    """The inference of one sample as a concrete function."""
     signature = [
         tf.TensorSpec([1, *tensor.shape[1:]], tensor.dtype, name=f"input_{index:03d}")
         for index, tensor in enumerate(model.inputs)
@@ -164,37 +172,51 @@ def _freeze(model: tf.keras.Model) -> Any:
         structured = tf.nest.pack_sequence_as(model.input, inputs)
         return tf.nest.flatten(model(structured, training=False))
 
-    return convert_variables_to_constants_v2(
-        infer.get_concrete_function(*signature), lower_control_flow=False
-    )
+    return infer.get_concrete_function(*signature)
 
 
-def _save(frozen: Any, folder: str) -> None:
-    """Writes a SavedModel that holds the graph and nothing of Keras.
+def _freeze(model: tf.keras.Model) -> _Frozen:
+    """Traces the inference graph and makes its weights constants."""
+    traced = trace(model)
+    inputs = [tensor for tensor in traced.inputs if tensor.dtype != tf.resource]
+    return _Frozen(_with_constants(traced), inputs, list(traced.outputs))
+
+
+def _with_constants(traced: Any) -> Any:
+    """The graph of a function with constants for variables.
+
+    TensorFlow's public way goes on to make a function of the graph, which with protobuf in Python
+    takes most of the time of a conversion.
+    """
+    try:
+        data = convert_to_constants._FunctionConverterDataInEager(
+            func=traced, lower_control_flow=False, aggressive_inlining=False
+        )
+        graph_def, _ = convert_to_constants._replace_variables_by_constants(converter_data=data)
+    except (AttributeError, TypeError):  # another version of TensorFlow
+        frozen = convert_to_constants.convert_variables_to_constants_v2(
+            traced, lower_control_flow=False
+        )
+        return frozen.graph.as_graph_def()
+    return graph_def
+
+
+def _save(frozen: _Frozen, folder: str) -> None:
+    """Writes a SavedModel of the graph, by hand: TensorFlow would trace it again.
 
     The names of inputs and outputs sort in Keras's order, which the converter does not keep.
     """
-    module = tf.Module()
-
-    @tf.function(
-        autograph=False,
-        input_signature=[
-            tf.TensorSpec(tensor.shape, tensor.dtype, name=f"input_{index:03d}")
-            for index, tensor in enumerate(frozen.inputs)
-        ],
-    )
-    def serve(*inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        outputs = tf.nest.flatten(frozen(*inputs))
-        return {f"output_{index:03d}": output for index, output in enumerate(outputs)}
-
-    module.serve = serve
-    tf.saved_model.save(
-        module,
-        folder,
-        signatures=serve,
-        # The quantizers' gradients are of no use here, and their captures cannot be saved.
-        options=tf.saved_model.SaveOptions(experimental_custom_gradients=False),
-    )
+    saved = saved_model_pb2.SavedModel(saved_model_schema_version=1)
+    graph = saved.meta_graphs.add(graph_def=frozen.graph_def)
+    graph.meta_info_def.tags.append("serve")
+    signature = graph.signature_def["serving_default"]
+    signature.method_name = "tensorflow/serving/predict"
+    for side, tensors in (("input", frozen.inputs), ("output", frozen.outputs)):
+        for index, tensor in enumerate(tensors):
+            info = getattr(signature, f"{side}s")[f"{side}_{index:03d}"]
+            info.name, info.dtype = tensor.name, tensor.dtype.as_datatype_enum
+            info.tensor_shape.CopyFrom(tensor.shape.as_proto())
+    Path(folder, "saved_model.pb").write_bytes(saved.SerializeToString())
 
 
 def _run_converter(folder: Path, target: str) -> bytes:

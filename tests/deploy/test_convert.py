@@ -203,7 +203,7 @@ def check_signs_of(quantizer):
 
 def check_graph(model):
     frozen = convert_module._freeze(model)
-    convert_module._check_signs(frozen.graph.as_graph_def())
+    convert_module._check_signs(frozen.graph_def)
 
 
 @pytest.mark.parametrize(
