@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
+from larq_ext.deploy._flatbuffer import load_flatbuffer
+from larq_ext.deploy._parting import Parting, first_parting
+
 if TYPE_CHECKING:
     from larq_ext.runtime.interpreter import EngineName
 
@@ -21,6 +24,8 @@ DEFAULT_TOLERANCE = 1e-3
 # stable: some rounding errors, so that a few draws find what rounding can do.
 _PERTURBATION = 1e-5
 _DRAWS = 8
+# How many samples that differ are followed through the layers.
+_EXAMINED = 4
 _BIASES = ("beta", "bias", "offset", "moving_mean")
 
 
@@ -40,6 +45,8 @@ class VerifyReport:
         different: the samples that disagree in top-1 or beyond the tolerance.
         unstable: those of them for which Keras disagrees with itself when inputs and biases
             change by a rounding error.
+        parting: the first layer where file and Keras part, looked for if samples differ that are
+            not unstable.
     """
 
     samples: int
@@ -50,6 +57,7 @@ class VerifyReport:
     tolerance: float
     different: tuple[int, ...]
     unstable: tuple[int, ...] = ()
+    parting: Parting | None = None
 
     @property
     def ok(self) -> bool:
@@ -105,6 +113,8 @@ class VerifyReport:
                 f"Of them unstable     {len(self.unstable)} "
                 f"(Keras differs from itself after a change of {_PERTURBATION:g})"
             )
+        if self.parting is not None:
+            lines.append(f"They part at         {self.parting}")
         lines.append(f"Verdict              {self.verdict}")
         return "\n".join(lines)
 
@@ -175,7 +185,14 @@ def verify(
     if not report.different:
         return report
     unstable = _unstable(model, arrays, expected, report.different, tolerance)
-    return replace(report, unstable=unstable)
+    stable = [sample for sample in report.different if sample not in unstable]
+    parting = None
+    if stable:
+        from larq_ext.deploy.bake import bake
+
+        few = [array[stable[:_EXAMINED]] for array in arrays]
+        parting = first_parting(bake(model), load_flatbuffer(flatbuffer), few, tolerance, engine)
+    return replace(report, unstable=unstable, parting=parting)
 
 
 def _as_list(outputs: Any) -> list[np.ndarray]:

@@ -1,14 +1,17 @@
 """Verification: equal files pass, one wrong weight does not."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from larq_ext.deploy._flatbuffer import read_graph
+from larq_ext.deploy._parting import first_parting
+from larq_ext.deploy.bake import bake
 from larq_ext.deploy.convert import convert
-from larq_ext.deploy.verify import VerifyReport, _compare, verify
+from larq_ext.deploy.verify import DEFAULT_TOLERANCE, VerifyReport, _compare, verify
 
 
 @pytest.fixture
@@ -44,6 +47,47 @@ def test_a_wrong_file_fails(classifier, classifier_conversion, inputs):
     assert report.different
     assert not report.unstable
     assert "NOT EQUAL" in str(report)
+    # The norm is in the operator; the convolution in front of it gives packed bits.
+    assert report.parting.layer == classifier.layers[3].name
+    assert report.parting.op == "LceBconv2d"
+    assert json.loads(json.dumps(report.to_dict()))["parting"]["layer"] == report.parting.layer
+
+
+@pytest.mark.parametrize(
+    ("changed", "layer", "op", "last", "engine"),
+    [
+        ("stem", "stem_norm", "CONV_2D", "", "native"),
+        ("stage2_unit3_conv", "stage2_unit3_norm", "LceBconv2d", "stage2_unit2_prelu", "native"),
+        ("stage3_unit1_prelu", "stage3_unit1_prelu", "PRELU", "stage3_unit1_add", "native"),
+        ("logits", "logits", "FULLY_CONNECTED", "top_norm", "lce"),
+    ],
+)
+def test_the_layer_where_file_and_model_part_is_named(resnet20, changed, layer, op, last, engine):
+    model, flatbuffer, images = resnet20
+    other = tf.keras.models.clone_model(model)
+    other.set_weights(model.get_weights())
+    target = other.get_layer(changed)
+    kernel, *rest = target.get_weights()
+    kernel[..., 0] *= -1
+    target.set_weights([kernel, *rest])
+    parting = first_parting(other, flatbuffer, [images], DEFAULT_TOLERANCE, engine)
+    assert (parting.layer, parting.op, parting.last_equal) == (layer, op, last)
+    assert 0 < parting.share <= 1
+    assert first_parting(model, flatbuffer, [images], DEFAULT_TOLERANCE, engine) is None
+
+
+@pytest.fixture(scope="module")
+def resnet20():
+    import larq_ext_zoo as zoo
+
+    generator = np.random.default_rng(0)
+    model = bake(zoo.ResNet20(quantizer="ste_sign"))
+    for layer in model.layers:
+        if isinstance(layer, tf.keras.layers.BatchNormalization):
+            # No sum of signs is exactly zero behind it, where rounding would turn the next sign.
+            layer.beta.assign(generator.normal(size=layer.beta.shape))
+    images = generator.normal(size=(2, 32, 32, 3)).astype("float32")
+    return model, convert(model).flatbuffer, images
 
 
 def test_several_outputs_are_compared(branches, branches_conversion):
@@ -130,6 +174,9 @@ def test_only_rounding_excuses_a_difference(monkeypatch, turned, ok):
     monkeypatch.setattr(_Fake, "model", model, raising=False)
     monkeypatch.setattr(_Fake, "turned", turned)
     monkeypatch.setattr("larq_ext.runtime.Interpreter", _Fake)
+    module = sys.modules[verify.__module__]
+    monkeypatch.setattr(module, "first_parting", lambda *_: None)
+    monkeypatch.setattr(module, "load_flatbuffer", lambda flatbuffer: flatbuffer)
     inputs = np.array([[2, 0, 3], [1 + 1e-7, 1, 2], [3, 2, 0], [0, 5, 2]], np.float32)
 
     report = verify(model, b"", inputs)
