@@ -6,6 +6,7 @@ import larq_ext as lqx  # isort: skip  (Keras 2, before anything uses tf.keras)
 import numpy as np
 import pytest
 import tensorflow as tf
+from op_lists import op_list, stored
 
 from larq_ext_zoo import classification
 
@@ -73,13 +74,26 @@ def train(model, images):
     model(images, training=True)
 
 
+def build(network, variant, method):
+    arguments = {} if variant is None else {"variant": variant}
+    return getattr(classification, network)(
+        input_shape=SHAPES[network], num_classes=5, quantizer=method, **arguments
+    )
+
+
+def case_name(network, variant, method):
+    return f"{network} {variant or 'default'} {method}"
+
+
+def operators(network, variant, method):
+    """The operators of the untrained network's file."""
+    return op_list(lqx.deploy.convert(build(network, variant, method)).flatbuffer)
+
+
 def exam(network, variant, method):
     """Takes one network through everything, and returns what was seen."""
     shape = SHAPES[network]
-    arguments = {} if variant is None else {"variant": variant}
-    model = getattr(classification, network)(
-        input_shape=shape, num_classes=5, quantizer=method, **arguments
-    )
+    model = build(network, variant, method)
     layers = binary_layers(model)
     images = np.random.default_rng(0).normal(size=(8, *shape)).astype("float32")
 
@@ -90,6 +104,8 @@ def exam(network, variant, method):
         assert (layer.kernel.numpy() != kernel).any(), layer.name
 
     conversion = lqx.deploy.convert(model)
+    # A change in a converted graph is seen: `python tests/zoo/op_lists.py` takes it over.
+    assert op_list(conversion.flatbuffer) == stored()[case_name(network, variant, method)]
     audit = lqx.deploy.audit(conversion.flatbuffer, conversion.model)
     assert audit.ok
     assert audit.binary == audit.expected == len(layers)
