@@ -20,6 +20,7 @@ from tensorflow.python.framework import convert_to_constants
 
 from larq_ext._files import atomic
 from larq_ext.deploy._flatbuffer import Op, order_by_signature, read_graph
+from larq_ext.deploy._int8_io import EdgeType, int8_ends
 from larq_ext.deploy.audit import AuditReport, audit
 from larq_ext.deploy.errors import DeploymentError, require_engine
 
@@ -67,6 +68,8 @@ def convert(
     allow_float: bool = False,
     target: Target = "arm",
     without: Collection[str] = (),
+    input_type: EdgeType = "float32",
+    output_type: EdgeType = "float32",
 ) -> Conversion:
     """Bakes, converts and audits a model.
 
@@ -80,17 +83,23 @@ def convert(
             tells which and why.
         target: `"arm"` for everything the engine's interpreter runs on, or `"xcore"`.
         without: rewrites that are left out, see `bake`.
+        input_type: `"float32"`, or `"int8"` for a model whose first layer runs in 8 bits (see
+            `int8_edges`): then the file takes integers.
+        output_type: the same of the last layer and the outputs.
 
     # Returns
         The file with its audit and the baked model.
 
     # Raises
-        ValueError: if `target` or a name in `without` is unknown.
+        ValueError: if `target`, a type or a name in `without` is unknown.
         DeploymentError: if the model cannot be converted, would compute something else, or is
             not binary throughout (then the audit is its `report`).
     """
     if target not in get_args(Target):
         raise ValueError(f"target must be one of {get_args(Target)}, not {target!r}.")
+    for name, value in (("input_type", input_type), ("output_type", output_type)):
+        if value not in get_args(EdgeType):
+            raise ValueError(f"{name} must be one of {get_args(EdgeType)}, not {value!r}.")
     _check_keras(model)
     require_engine()
     from larq_ext.deploy.bake import bake
@@ -102,6 +111,7 @@ def convert(
     with tempfile.TemporaryDirectory(prefix="larq_ext_") as folder:
         _save(frozen, folder)
         flatbuffer = order_by_signature(_run_converter(Path(folder), target))
+    flatbuffer = int8_ends(flatbuffer, inputs=input_type == "int8", outputs=output_type == "int8")
     report = audit(flatbuffer, baked)
     if not (report.ok or allow_float):
         raise DeploymentError(
@@ -178,7 +188,8 @@ def trace(model: tf.keras.Model) -> Any:
 def _freeze(model: tf.keras.Model) -> _Frozen:
     """Traces the inference graph and makes its weights constants."""
     traced = trace(model)
-    inputs = [tensor for tensor in traced.inputs if tensor.dtype != tf.resource]
+    # What follows the model's inputs are variables and constants that Keras made.
+    inputs = list(traced.inputs[: len(model.inputs)])
     return _Frozen(_with_constants(traced), inputs, list(traced.outputs))
 
 

@@ -174,6 +174,15 @@ def test_sums_of_signs_that_the_engine_gets_wrong_are_refused(quantizer):
         check_signs_of(quantizer)
 
 
+def test_numbers_of_the_graph_are_no_inputs(networks):
+    x = tf.keras.Input((4, 4, 32))
+    y = networks.quant_conv(8)(0.5 * tf.abs(x) - 0.25)
+    model = tf.keras.Model(x, y)
+    interpreter = Interpreter(convert(model).flatbuffer)
+    images = np.random.default_rng(0).normal(size=(2, 4, 4, 32)).astype("float32")
+    np.testing.assert_allclose(interpreter.predict(images), model.predict(images, verbose=0))
+
+
 @pytest.mark.parametrize(
     "quantizer",
     [
