@@ -55,6 +55,8 @@ EXTRAS = {
         "tensorboard",
         "setuptools<81",  # the `tensorboard` command needs pkg_resources
     ],
+    # The newest ones that take the protobuf above; tf2onnx 1.17 installs a package named `tests`.
+    "onnx": ["tf2onnx>=1.16.1,<1.17", "onnx>=1.16,<1.18", "onnxruntime>=1.19,<1.27"],
     "pose": ["pycocotools>=2.0.7"],
     "docs": ["mkdocs>=1.6", "mkdocs-material>=9"],
     "test": ["pytest>=8", "pytest-xdist>=3", "safetensors>=0.4", "ruff>=0.6", "mypy>=1.11"],
@@ -63,7 +65,9 @@ EXTRAS = {
 INSTALL = (
     CORE + EXTRAS["train"] + EXTRAS["deploy"] + EXTRAS["plots"] + EXTRAS["demo"] + EXTRAS["images"]
 )
-EXTRAS["test"] += EXTRAS["zoo"] + EXTRAS["recipes"]
+EXTRAS["test"] += EXTRAS["zoo"] + EXTRAS["recipes"] + EXTRAS["onnx"]
+# It brings what no package of Google's does: TensorFlow Lite's C library, for examples/cpp.
+EXTRAS["test"] += ["pymicro-wakeword>=2.5,<3; sys_platform == 'linux'"]
 EXTRAS["all"] = sorted({line for lines in EXTRAS.values() for line in lines})
 
 NATIVE = "larq_ext/runtime/native"

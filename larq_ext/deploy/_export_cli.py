@@ -1,0 +1,55 @@
+"""The command `export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from larq_ext import cli
+
+_SUFFIXES = {".npz": "bits (.npz)", ".onnx": "ONNX (.onnx)"}
+
+
+@click.command(epilog=f"{cli._MODEL_HELP} For bits it may also be a converted .tflite file.")
+@click.argument("model")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The .npz or .onnx file to write.",
+)
+def export(model: str, output: Path) -> None:
+    """Write MODEL in a form that needs nothing of ours to run.
+
+    \b
+    The suffix of the output picks the form:
+      .npz    packed bits, scales, thresholds and topology, for an FPGA, a microcontroller
+              or a program of your own (docs/export_bits.md has a reader in NumPy)
+      .onnx   ONNX, for interchange; weights of +-1 are floats there
+
+    \b
+    Examples:
+      larq-ext export model.keras -o model.npz
+      larq-ext export model.tflite -o model.npz
+      larq-ext export digits_net.fda_digits -o digits.onnx
+    """
+    if output.suffix not in _SUFFIXES:
+        known = " or ".join(_SUFFIXES.values())
+        raise ValueError(f"The suffix of the output picks the form, {known}; received {output}.")
+    is_file = model.endswith(".tflite")
+    if is_file and output.suffix == ".onnx":
+        raise ValueError(f"ONNX is made of a model, not of a converted file: received {model}.")
+    if not is_file:
+        network = cli.load_model(model)
+    cli.import_library()
+    from larq_ext.deploy import export_bits, export_onnx
+
+    # TensorFlow writes to the terminal from native code when it freezes a graph.
+    with cli._captured_stderr():
+        if output.suffix == ".onnx":
+            export_onnx(network, output)
+        else:
+            export_bits(model if is_file else network, output)
+    click.echo(f"Wrote {output} ({output.stat().st_size / 1000:,.0f} kB).")
