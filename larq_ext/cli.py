@@ -46,6 +46,7 @@ _ELSEWHERE = {
     "evaluate": _Elsewhere("larq_ext_recipes.cli", "evaluate", "Measure a model's accuracy."),
     "compare": _Elsewhere("larq_ext_recipes._compare_cli", "compare", "Compare all methods."),
     "inspect": _Elsewhere("larq_ext.inspection.cli", "inspect", "Show what a model's bits are."),
+    "export": _Elsewhere("larq_ext.deploy._export_cli", "export", "Write bits or ONNX."),
 }
 
 
@@ -98,6 +99,7 @@ def main() -> None:
     \b
     The way of a network:
       larq-ext demo                                      see all of it once
+      larq-ext lint model.keras                          will every layer be binary?
       larq-ext convert model.keras -o model.tflite       fails unless every layer is binary
       larq-ext audit model.tflite --model model.keras    what became of each layer
       larq-ext verify model.keras model.tflite           does it compute the same?
@@ -142,7 +144,8 @@ def summary(model: str, as_json: bool) -> None:
 @click.option(
     "--report",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Also write the audit to this file, as JSON.",
+    callback=lambda context, option, path: _report_path(path),
+    help="Also write the audit to this file: .html with the graph drawn, .json, or .txt.",
 )
 @click.option("--allow-float", is_flag=True, help="Write the file even if layers stay float.")
 @click.option(
@@ -152,9 +155,44 @@ def summary(model: str, as_json: bool) -> None:
     show_default=True,
     help="arm serves everything that Larq Compute Engine runs on.",
 )
+@click.option(
+    "--without",
+    multiple=True,
+    type=click.Choice(["dense", "zero_one", "transposed", "relu", "pool", "threshold"]),
+    help="Leave out one of the rewrites, which change no output; may be repeated.",
+)
+@click.option(
+    "--int8",
+    "samples",
+    type=click.Path(path_type=Path),
+    help="First and last layers in 8 bits, with ranges found on the inputs in this .npy file.",
+)
+@click.option(
+    "--input-type",
+    type=click.Choice(["float32", "int8"]),
+    default="float32",
+    show_default=True,
+    help="What the file takes; int8 needs a first layer in 8 bits.",
+)
+@click.option(
+    "--output-type",
+    type=click.Choice(["float32", "int8"]),
+    default="float32",
+    show_default=True,
+    help="What the file gives; int8 needs a last layer in 8 bits.",
+)
 @_json_option
 def convert(
-    model: str, output: Path, report: Path | None, allow_float: bool, target: Any, as_json: bool
+    model: str,
+    output: Path,
+    report: Path | None,
+    allow_float: bool,
+    target: Any,
+    without: tuple[str, ...],
+    samples: Path | None,
+    input_type: Any,
+    output_type: Any,
+    as_json: bool,
 ) -> None:
     """Convert MODEL for Larq Compute Engine and prove it binary.
 
@@ -162,22 +200,34 @@ def convert(
 
     \b
     Example:
-      larq-ext convert model.keras -o model.tflite --report model.json
+      larq-ext convert model.keras -o model.tflite --report model.html
+      larq-ext convert model.keras -o model.tflite --int8 images.npy --input-type int8
     """
     network = load_model(model)
     from larq_ext.deploy.convert import convert as convert_model
     from larq_ext.deploy.errors import DeploymentError
 
+    if samples is not None:
+        from larq_ext.deploy.int8 import int8_edges
+
+        network = int8_edges(network, _read_array(samples), without=without)
     try:
-        conversion = convert_model(network, allow_float=allow_float, target=target)
+        conversion = convert_model(
+            network,
+            allow_float=allow_float,
+            target=target,
+            without=without,
+            input_type=input_type,
+            output_type=output_type,
+        )
     except DeploymentError as error:
         if error.report is not None:
-            _write_report(report, error.report)
+            _write_report(report, error.report, output.name)
             if as_json:
                 _print_json(error.report.to_dict())
         raise
     conversion.save(output)
-    _write_report(report, conversion.report)
+    _write_report(report, conversion.report, output.name)
     if as_json:
         _print_json({"output": str(output), **conversion.report.to_dict()})
     else:
@@ -185,23 +235,56 @@ def convert(
 
 
 @main.command(epilog=_MODEL_HELP)
+@click.argument("model")
+@_json_option
+def lint(model: str, as_json: bool) -> None:
+    """Show before conversion which layers of MODEL will be binary.
+
+    Quantizers are run on numbers and the graph is read as the converter reads it, so it holds for
+    quantizers of your own too. Of each layer that will not be binary it names the cause, the
+    operation at fault and what to change; what convert mends by itself is marked. Larq Compute
+    Engine need not be installed. The exit code is 1 if a layer that was meant to be binary would
+    run in float.
+
+    \b
+    Example:
+      larq-ext lint model.keras
+    """
+    network = load_model(model)
+    from larq_ext.deploy.lint import lint as lint_model
+
+    report = lint_model(network)
+    _print_json(report.to_dict()) if as_json else click.echo(str(report))
+    sys.exit(DONE if report.ok else CHECK_FAILED)
+
+
+@main.command(epilog=_MODEL_HELP)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--model", help="The model that FILE was made from: compares bit by bit.")
+@click.option(
+    "--html",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Also write a page with the table, the sizes and the graph of operators drawn.",
+)
 @_json_option
-def audit(file: Path, model: str | None, as_json: bool) -> None:
+def audit(file: Path, model: str | None, html: Path | None, as_json: bool) -> None:
     """Show which layers of FILE (.tflite) are binary.
 
-    The exit code is 1 if one that was meant to be is not.
+    Of each that is not it names the cause, the operator at fault and what to change. The exit
+    code is 1 if one that was meant to be binary is not.
 
     \b
     Example:
       larq-ext audit model.tflite --model model.keras
+      larq-ext audit model.tflite --model model.keras --html model.html
     """
     network = None if model is None else load_model(model)
     import_library()
     from larq_ext.deploy.audit import audit as audit_file
 
     report = audit_file(file, network)
+    if html is not None:
+        report.to_html(html, title=file.name)
     _print_json(report.to_dict()) if as_json else click.echo(str(report))
     sys.exit(DONE if report.ok else CHECK_FAILED)
 
@@ -568,9 +651,26 @@ def _profile(profile: Any) -> dict[str, Any]:
     }
 
 
-def _write_report(path: Path | None, report: Any) -> None:
-    if path is not None:
-        path.write_text(json.dumps(report.to_dict(), indent=2) + "\n")
+_REPORTS = (".html", ".json", ".txt")
+
+
+def _report_path(path: Path | None) -> Path | None:
+    if path is not None and path.suffix not in _REPORTS:
+        raise click.BadParameter(f"the name must end in {', '.join(_REPORTS)}, not {path.name!r}.")
+    return path
+
+
+def _write_report(path: Path | None, report: Any, title: str) -> None:
+    if path is None:
+        return
+    if path.suffix == ".html":
+        report.to_html(path, title)
+        return
+    from larq_ext._files import atomic
+
+    text = json.dumps(report.to_dict(), indent=2) if path.suffix == ".json" else str(report)
+    with atomic(path) as temporary:
+        temporary.write_text(f"{text}\n", encoding="utf-8")
 
 
 def _print_json(values: Any) -> None:

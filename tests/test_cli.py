@@ -1,5 +1,6 @@
 """The command line: exit codes, one-line errors, JSON, help without TensorFlow."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -12,7 +13,9 @@ import pytest
 import tensorflow as tf
 from click.testing import CliRunner
 
+import larq_ext as lqx
 from larq_ext import cli
+from larq_ext.runtime import Interpreter
 
 pytest.importorskip("larq_compute_engine")
 
@@ -77,6 +80,7 @@ def test_help_names_every_command_without_tensorflow():
         "convert",
         "demo",
         "evaluate",
+        "lint",
         "list",
         "predict",
         "summary",
@@ -87,7 +91,7 @@ def test_help_names_every_command_without_tensorflow():
 
 
 @pytest.mark.parametrize(
-    "command", ["summary", "convert", "audit", "verify", "list", "benchmark", "predict"]
+    "command", ["summary", "lint", "convert", "audit", "verify", "list", "benchmark", "predict"]
 )
 def test_every_help_has_an_example(command):
     result = run(command, "--help")
@@ -124,11 +128,89 @@ def test_convert_allows_float_if_told(files, tmp_path):
     assert run("audit", output).exit_code == 1
 
 
+def test_convert_with_8_bit_ends_and_without_a_rewrite(tmp_path):
+    model = tf.keras.Sequential(
+        [
+            tf.keras.Input((6, 6, 3)),
+            tf.keras.layers.Conv2D(32, 3),
+            tf.keras.layers.BatchNormalization(),
+            lqx.layers.QuantConv2D(8, 3, quantizer="ste_sign"),
+            tf.keras.layers.Flatten(),
+            tf.keras.layers.Dense(4),
+        ]
+    )
+    model.save(tmp_path / "model.keras")
+    images = np.random.default_rng(0).normal(size=(20, 6, 6, 3)).astype("float32")
+    np.save(tmp_path / "images.npy", images)
+    output = tmp_path / "x.tflite"
+
+    given = ("convert", tmp_path / "model.keras", "-o", output, "--json")
+    assert "threshold" in [r["name"] for r in json.loads(run(*given).stdout)["rewrites"]]
+    result = run(*given, "--without", "threshold", "--int8", tmp_path / "images.npy")
+    assert result.exit_code == 0
+    values = json.loads(result.stdout)
+    assert values["rewrites"] == []
+    assert values["op_counts"]["QUANTIZE"] >= 1
+    result = run(*given, "--int8", tmp_path / "images.npy", "--input-type", "int8")
+    assert Interpreter(output).input_types == [np.dtype("int8")]
+    assert run(*given, "--input-type", "int8").exit_code == 2
+
+    option = next(o for o in cli.main.commands["convert"].params if o.name == "without")
+    assert list(option.type.choices) == list(lqx.deploy.REWRITES)
+
+
 def test_audit_with_and_without_the_model(files):
     assert run("audit", files.converted).exit_code == 0
     result = run("audit", files.converted, "--model", files.good, "--json")
     assert result.exit_code == 0
     assert json.loads(result.stdout)["layers"][0]["name"] == "conv"
+
+
+def test_audit_writes_a_page(files, tmp_path):
+    page = tmp_path / "new" / "page.html"
+    result = run("audit", files.converted, "--html", page, "--json")
+    assert (result.exit_code, json.loads(result.stdout)["ok"]) == (0, True)
+    text = page.read_text()
+    assert "<title>good.tflite</title>" in text and "LceBconv2d" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("report.html", "<svg"), ("report.txt", "[unfused-padding]"), ("report.json", '"cause": ')],
+)
+def test_the_report_is_what_its_name_says(files, tmp_path, name, content):
+    report = tmp_path / name
+    result = run("convert", files.bad, "-o", tmp_path / "bad.tflite", "--report", report)
+    assert result.exit_code == 1
+    assert content in report.read_text()
+
+
+def test_other_reports_are_wrong_use(files, tmp_path):
+    result = run("convert", files.good, "-o", tmp_path / "x.tflite", "--report", "x.pdf")
+    assert result.exit_code == 2
+    assert ".html, .json, .txt" in result.stderr and "x.pdf" in result.stderr
+    assert not (tmp_path / "x.tflite").exists()
+
+
+def test_lint_needs_no_engine(files, monkeypatch):
+    """And imports nothing of it."""
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *a: None if "compute" in name else find(name, *a)
+    )
+    monkeypatch.setitem(sys.modules, "larq_compute_engine", None)
+    result = run("lint", files.good)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "Binary: 1/1 layers will be binary." in result.stdout
+
+
+def test_lint_fails_for_a_float_layer(files):
+    result = run("lint", files.bad)
+    assert result.exit_code == 1
+    assert "[unfused-padding]" in result.stdout
+    values = json.loads(run("lint", files.bad, "--json").stdout)
+    assert values["ok"] is False
+    assert values["findings"][0]["cause"] == values["layers"][0]["cause"] == "unfused-padding"
 
 
 def test_audit_fails_for_another_model(files):

@@ -10,7 +10,23 @@ import larq as lq
 import numpy as np
 import tensorflow as tf
 
+from larq_ext._scope import quantized_scope
 from larq_ext.deploy._filters import canonical
+from larq_ext.deploy._probe import Kind, input_kind, is_binary_input, is_binary_kernel
+
+# Layers that have no binary form, and their causes; those behind win over those they inherit from.
+_LAYER_CAUSES = {
+    lq.layers.QuantConv1D: "conv1d",
+    lq.layers.QuantConv3D: "conv3d",
+    lq.layers.QuantDense: "dense",
+    lq.layers.QuantConv2DTranspose: "transposed",
+    lq.layers.QuantConv3DTranspose: "transposed",
+    lq.layers.QuantDepthwiseConv2D: "depthwise",
+    lq.layers.QuantSeparableConv1D: "depthwise",
+    lq.layers.QuantSeparableConv2D: "depthwise",
+    lq.layers.QuantLocallyConnected1D: "locally-connected",
+    lq.layers.QuantLocallyConnected2D: "locally-connected",
+}
 
 
 @dataclass(frozen=True)
@@ -18,40 +34,51 @@ class Kernel:
     """The kernel of a layer that was meant to be binary; rows are output channels."""
 
     name: str
-    layer_type: str
-    shape: tuple[int, ...]
+    layer: tf.keras.layers.Layer
     rows: np.ndarray  # true where the quantized weight is negative, in the file's order
-    as_is: np.ndarray  # the same in the order of the Keras kernel
-    reason: str = ""
+    values: np.ndarray  # the quantized weights in the order of the Keras kernel
+    variable: Any
+    reason: str = ""  # why the layer could not be baked
+    cause: str = ""  # what can be said of the layer alone
+    input_kind: Kind | None = None
+    # Whether its input is quantized in the layer; else a layer in front may have taken the sign.
+    binary_input: bool = True
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.values.shape
+
+    @property
+    def has_signs(self) -> bool:
+        """Whether each weight is above or below zero; not a number is neither."""
+        return bool((np.abs(self.values) > 0).all())
 
 
 def expected_kernels(model: tf.keras.Model, reasons: dict[str, str]) -> Iterator[Kernel]:
-    from larq_ext.deploy.layers import BinaryConv2D, BinaryDense
+    """The kernels of one bit whose input has one bit, or may have: see `Kernel.binary_input`."""
+    from larq_ext.deploy.layers import BinaryConv2D
 
     for name, layer in _leaf_layers(model):
-        if isinstance(layer, (BinaryConv2D, BinaryDense)):
-            yield _kernel_of(name, type(layer).__name__, layer.kernel.numpy())
-        elif _precision(getattr(layer, "input_quantizer", None)) == 1:
-            for part, kernel, quantizer in _quantized_kernels(layer):
-                if _precision(quantizer) == 1:
-                    with lq.context.quantized_scope(False):
-                        latent = tf.convert_to_tensor(kernel)
-                    yield _kernel_of(
-                        f"{name}{part}",
-                        type(layer).__name__,
-                        np.asarray(quantizer(latent)),
-                        depthwise=part == " (depthwise)" or "Depthwise" in type(layer).__name__,
-                        reason=reasons.get(name, ""),
-                    )
-
-
-def weight_only_notes(model: tf.keras.Model) -> Iterator[str]:
-    for name, layer in _leaf_layers(model):
-        binary_kernel = any(_precision(q) == 1 for _, _, q in _quantized_kernels(layer))
-        if binary_kernel and _precision(getattr(layer, "input_quantizer", None)) != 1:
-            yield (
-                f"{name}: binary weights, but its input is not: it runs in float. "
-                "Give it an input_quantizer if it was meant to be binary."
+        if isinstance(layer, BinaryConv2D):
+            yield _kernel_of(name, layer, layer.kernel, layer.kernel.numpy(), values_in="sign")
+            continue
+        quantizer = getattr(layer, "input_quantizer", None)
+        shape = input_shape(layer)
+        binary_input = is_binary_input(quantizer, shape)
+        if quantizer is not None and not binary_input:
+            continue
+        kind_of_input = input_kind(quantizer, shape) if binary_input else None
+        for part, variable, values in binary_kernels(layer):
+            yield _kernel_of(
+                f"{name}{part}",
+                layer,
+                variable,
+                values,
+                depthwise=part == " (depthwise)" or "Depthwise" in type(layer).__name__,
+                reason=reasons.get(name, ""),
+                cause=_layer_cause(layer, part, values),
+                values_in=kind_of_input,
+                binary_input=binary_input,
             )
 
 
@@ -70,8 +97,18 @@ def _leaf_layers(
             yield name, layer
 
 
+def input_shape(layer: tf.keras.layers.Layer) -> tuple[int | None, ...]:
+    """The shape of a layer's input, as far as it is known."""
+    try:
+        return tuple(layer.input_shape)
+    except (AttributeError, RuntimeError):  # used several times, or inside another layer
+        spec = layer.input_spec
+        channels = (getattr(spec, "axes", None) or {}).get(-1)
+        return (None,) * ((getattr(spec, "ndim", None) or 2) - 1) + (channels,)
+
+
 def _quantized_kernels(layer: tf.keras.layers.Layer) -> Iterator[tuple[str, Any, Any]]:
-    """Part, variable and quantizer of each kernel of a Larq layer."""
+    """Part, variable and quantizer of each quantized kernel of a Larq layer."""
     has_pointwise = hasattr(layer, "pointwise_quantizer")
     for kind in ("kernel", "depthwise", "pointwise"):
         quantizer = getattr(layer, f"{kind}_quantizer", None)
@@ -80,24 +117,58 @@ def _quantized_kernels(layer: tf.keras.layers.Layer) -> Iterator[tuple[str, Any,
             yield f" ({kind})" if has_pointwise else "", variable, quantizer
 
 
-def _precision(quantizer: Any) -> int | None:
-    return getattr(quantizer, "precision", None)
+def binary_kernels(layer: tf.keras.layers.Layer) -> Iterator[tuple[str, Any, np.ndarray]]:
+    """Part, variable and quantized values of each kernel of one bit of a Larq layer."""
+    for part, variable, quantizer in _quantized_kernels(layer):
+        with quantized_scope(False):
+            latent = tf.cast(tf.convert_to_tensor(variable), tf.float32)
+        values = np.asarray(quantizer(latent), np.float32)
+        if is_binary_kernel(quantizer, values):
+            yield part, variable, values
+    if getattr(layer, "kernel_quantizer", True) is None and hasattr(layer, "kernel"):
+        # Baked by somebody else.
+        values = np.asarray(layer.kernel, np.float32)
+        if values.size > values.shape[-1] and is_binary_kernel(None, values):
+            yield "", layer.kernel, values
+
+
+def _layer_cause(layer: tf.keras.layers.Layer, part: str, values: np.ndarray) -> str:
+    if part == " (pointwise)":
+        return "pointwise"
+    for kind, cause in _LAYER_CAUSES.items():
+        if isinstance(layer, kind):
+            return cause
+    if getattr(layer, "data_format", None) == "channels_first":
+        return "channels-first"
+    return "" if np.isfinite(values).all() else "not-finite-kernel"
 
 
 def _kernel_of(
     name: str,
-    layer_type: str,
+    layer: tf.keras.layers.Layer,
+    variable: Any,
     values: np.ndarray,
+    *,
     depthwise: bool = False,
     reason: str = "",
+    cause: str = "",
+    values_in: Kind | None = None,
+    binary_input: bool = True,
 ) -> Kernel:
+    from larq_ext.deploy.layers import BinaryConv2D
+
+    # Whatever a baked layer is, its kernel is that of a convolution.
+    kind = BinaryConv2D if isinstance(layer, BinaryConv2D) else type(layer)
     return Kernel(
         name,
-        layer_type,
-        values.shape,
-        canonical(_rows_of_keras(values, layer_type, depthwise) < 0),
-        values < 0,
+        layer,
+        canonical(_rows_of_keras(values, kind.__name__, depthwise) < 0),
+        values,
+        variable,
         reason,
+        cause,
+        values_in,
+        binary_input,
     )
 
 

@@ -39,7 +39,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Op:
-    """An operator: the positions of its tensors and, for custom operators, their options."""
+    """An operator: the positions of its tensors and, for convolutions, their options."""
 
     index: int
     name: str
@@ -50,10 +50,12 @@ class Op:
 
 @dataclass(frozen=True)
 class Graph:
-    """The main subgraph of a file."""
+    """The main subgraph of a file; inputs and outputs are positions of tensors."""
 
     tensors: tuple[Tensor, ...]
     ops: tuple[Op, ...]
+    inputs: tuple[int, ...] = ()
+    outputs: tuple[int, ...] = ()
 
     @cached_property
     def _producers(self) -> dict[int, Op]:
@@ -108,9 +110,11 @@ def read_graph(flatbuffer: bytes) -> Graph:
         ]
         operators = (subgraph.Operators(i) for i in range(subgraph.OperatorsLength()))
         ops = tuple(_read_op(schema, index, op, codes) for index, op in enumerate(operators))
+        inputs = tuple(int(subgraph.Inputs(i)) for i in range(subgraph.InputsLength()))
+        outputs = tuple(int(subgraph.Outputs(i)) for i in range(subgraph.OutputsLength()))
     except Exception as error:  # the generated reader raises whatever a wrong offset leads to
         raise ValueError(f"The TensorFlow Lite model is damaged: {error}.") from error
-    return Graph(tensors, ops)
+    return Graph(tensors, ops, inputs, outputs)
 
 
 def _names(enumeration: type) -> dict[int, str]:
@@ -144,7 +148,11 @@ def _read_op(schema: Any, index: int, op: Any, codes: list[str]) -> Op:
         conv = schema.Conv2DOptions()
         table = op.BuiltinOptions()
         conv.Init(table.Bytes, table.Pos)
-        options = {"padding": _names(schema.Padding)[conv.Padding()]}
+        options = {
+            "padding": _names(schema.Padding)[conv.Padding()],
+            "strides": (conv.StrideH(), conv.StrideW()),
+            "dilations": (conv.DilationHFactor(), conv.DilationWFactor()),
+        }
     return Op(
         index,
         name,

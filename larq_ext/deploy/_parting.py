@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
 
 from larq_ext.deploy._flatbuffer import Graph, Op, read_graph
+
+if TYPE_CHECKING:
+    from larq_ext.runtime.interpreter import EngineName
 
 # Layers behind the one that an operator is named after which it may contain as well: a norm, an
 # activation, a scale.
@@ -47,7 +50,7 @@ def first_parting(
     flatbuffer: bytes,
     inputs: list[np.ndarray],
     tolerance: float,
-    engine: str,
+    engine: EngineName,
 ) -> Parting | None:
     """Compares what layers compute, in the order of the file.
 

@@ -1,162 +1,217 @@
-"""Why an operator that was meant to be binary is float, and what to change."""
+"""Why an operator is not, or will not be, a binary convolution.
+
+It reads a converted file, and as well the graph of a Keras model that is to be converted
+(`_traced`): signs are `LceDequantize` in both.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 
-from larq_ext.deploy._expected import Kernel
+from larq_ext.deploy._causes import Why
+from larq_ext.deploy._expected import Kernel, input_shape
 from larq_ext.deploy._filters import BINARY_OP, WEIGHT_INPUT, file_rows, filter_of
 from larq_ext.deploy._flatbuffer import Graph, Op
+from larq_ext.deploy._probe import CONVERTERS_TOLERANCE, input_values
+
+SIGN = "LceDequantize"
+WRONG_SIGN = "SIGN_OF_SIGN"  # in traced graphs only: files hold it as a sign
 
 # Where the data of a float operator are.
 _DATA_INPUT = {"TRANSPOSE_CONV": 2}  # elsewhere the first
-
+_PADS = ("PAD", "PADV2")
+_FACTORS = ("MUL", "DIV", "NEG")
+# What gives a few values, none of which the converter knows.
+_STEPS = ("CAST", "ROUND", "SELECT", "SELECT_V2", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL")
 _NO_BINARY_FORM = {
-    "DEPTHWISE_CONV_2D": (
-        "Larq Compute Engine has no binary depthwise convolution",
-        "Use QuantConv2D, with groups of a multiple of 32 channels if it must be cheap.",
-    ),
-    "TRANSPOSE_CONV": (
-        "Larq Compute Engine has no binary transposed convolution",
-        "Use UpSampling2D and QuantConv2D, or QuantConv2D and tf.nn.depth_to_space.",
-    ),
-    "CONV_3D": (
-        "Larq Compute Engine has no binary 3D convolution",
-        "Use QuantConv2D on slices, or leave the layer in float.",
-    ),
-    "FULLY_CONNECTED": (
-        "a dense layer has no binary form in Larq Compute Engine",
-        "Convert with larq_ext.deploy.convert, which writes QuantDense as a 1x1 convolution.",
-    ),
+    "DEPTHWISE_CONV_2D": "depthwise",
+    "TRANSPOSE_CONV": "transposed",
+    "CONV_3D": "conv3d",
+    "FULLY_CONNECTED": "dense",
 }
 
 
-def why_float(graph: Graph, op: Op, kernel: Kernel | None) -> tuple[str, str]:
-    """Reason and advice, the first cause that the converter met."""
-    cause = _why_kind(op, kernel)
-    if kernel is not None and kernel.reason:
-        # Said when the model was baked, so before the converter saw it.
-        return kernel.reason, cause[1] if cause and op.name != "FULLY_CONNECTED" else ""
+def why_float(graph: Graph, op: Op, kernel: Kernel | None) -> Why:
+    """The cause of a float operator of a file, the first that the converter met."""
+    found = find_cause(graph, op, kernel)
+    if found is not None:
+        return found
+    # Everything looks right, so what is wrong was folded away: a summand into the bias, a factor
+    # into the weights, a border of zeros into the convolution.
+    if kernel is not None and kernel.input_kind in ("values", "several"):
+        return Why("input-values", offender(graph, op), {"values": _values(kernel)})
+    data = graph.tensors[filter_of(graph, op)].data
+    if op.options.get("padding") == "SAME" and data is not None and (np.abs(data) == 1).all():
+        return Why("unfused-padding", offender(graph, op), {"value": 0.0})
+    return Why("scaled-sign", offender(graph, op))
+
+
+def find_cause(graph: Graph, op: Op, kernel: Kernel | None) -> Why | None:
+    """Why an operator is no binary convolution; `None` if nothing is in the way."""
     return (
-        cause
+        _why_kind(graph, op, kernel)
         or _why_weights(graph, op)
         or _why_groups(graph, op)
-        or _why_input(graph, op)
-        or (
-            "its input is a scaled sign: the factor between the sign and the convolution was "
-            "folded into the weights",
-            "Multiply after the convolution instead, where it costs nothing.",
-        )
+        or _why_input(graph, op, kernel)
     )
 
 
-def _why_kind(op: Op, kernel: Kernel | None) -> tuple[str, str] | None:
+def offender(graph: Graph, op: Op) -> str:
+    """An operator with its type, its position and what it computes."""
+    return f"{op.name} (op {op.index}: {graph.tensors[op.outputs[0]].name})"
+
+
+def _why_kind(graph: Graph, op: Op, kernel: Kernel | None) -> Why | None:
     """Layers that have no binary form at all."""
-    if kernel is not None and kernel.layer_type == "QuantConv1D":
-        return (
-            "Larq Compute Engine has no binary 1D convolution",
-            "Use QuantConv2D with a height of 1.",
-        )
-    if kernel is not None and kernel.name.endswith("(pointwise)"):
-        return (
-            "nothing makes the input of the pointwise part binary",
-            "Use two layers, the second a QuantConv2D of size 1 with an input_quantizer.",
-        )
-    return _NO_BINARY_FORM.get(op.name)
+    cause = kernel.cause if kernel is not None else ""
+    cause = cause or _NO_BINARY_FORM.get(op.name, "")
+    return Why(cause, offender(graph, op)) if cause else None
 
 
-def _why_weights(graph: Graph, op: Op) -> tuple[str, str] | None:
+def _why_weights(graph: Graph, op: Op) -> Why | None:
     tensor = graph.tensors[filter_of(graph, op)]
     if tensor.data is None:
-        return (
-            f"its weights {tensor.shape} are no constant: the converter left the kernel "
-            "quantizer in the graph (too large to fold, or of a form that it does not fold)",
-            "Convert with larq_ext.deploy.convert, which computes the weights first.",
+        producer = graph.producer(filter_of(graph, op))
+        return Why(
+            "kernel-left-in-graph",
+            offender(graph, producer or op),
+            {"shape": tensor.shape},
         )
-    sizes = np.abs(file_rows(op, tensor.data))
-    zero = np.flatnonzero(~sizes.any(axis=1))
+    rows = file_rows(op, tensor.data)
+    if not np.isfinite(rows).all():
+        return Why("not-finite-kernel", offender(graph, op))
+    sizes = np.abs(rows)
+    # The converter takes a scale below float32's epsilon for zero.
+    zero = np.flatnonzero((sizes <= np.finfo(np.float32).eps).all(axis=1))
     if zero.size:
-        return (
-            f"the weights of {zero.size} output channel(s), the first {zero[0]}, are all zero",
-            "Give every channel a scale above 1e-7, or prune the channel.",
-        )
-    unequal = np.flatnonzero(np.ptp(sizes, axis=1) > 5e-3 * sizes[:, 0])
+        facts = {"count": zero.size, "first": int(zero[0])}
+        return Why("zero-channel-scale", offender(graph, op), facts)
+    unequal = np.flatnonzero(np.ptp(sizes, axis=1) > CONVERTERS_TOLERANCE * sizes[:, 0])
     if unequal.size:
-        return (
-            f"the absolute value of the weights is not the same within {unequal.size} output "
-            f"channel(s), the first {unequal[0]}",
-            "Use a quantizer with one scale per output channel.",
-        )
+        facts = {"count": unequal.size, "first": int(unequal[0])}
+        return Why("unequal-channel-scale", offender(graph, op), facts)
     return None
 
 
-def _why_groups(graph: Graph, op: Op) -> tuple[str, str] | None:
+def _why_groups(graph: Graph, op: Op) -> Why | None:
     channels = graph.tensors[op.inputs[0]].shape[-1]
     per_group = graph.tensors[filter_of(graph, op)].shape[-1]
     if per_group != channels and per_group % 32:
-        return (
-            f"each of its {channels // per_group} groups has {per_group} input channels, no "
-            "multiple of 32",
-            "Use fewer groups or more channels.",
-        )
+        facts = {"groups": channels // per_group, "channels": per_group}
+        return Why("small-groups", offender(graph, op), facts)
     return None
 
 
-def _why_input(graph: Graph, op: Op) -> tuple[str, str] | None:
+def _why_input(graph: Graph, op: Op, kernel: Kernel | None) -> Why | None:
     feeding = graph.producer(op.inputs[_DATA_INPUT.get(op.name, 0)])
-    if feeding is not None and feeding.name in ("PAD", "PADV2"):
+    if feeding is not None and feeding.name in _PADS:
         pad, feeding = feeding, graph.producer(feeding.inputs[0])
-        if feeding is not None and feeding.name == "LceDequantize":
-            return _why_padding(graph, pad)
+        if feeding is not None and feeding.name == SIGN:
+            return None if _fuses(graph, pad, op) else _why_padding(graph, pad)
+    kind = kernel.input_kind if kernel is not None else None
     if feeding is None:
-        return (
-            "its input is float: nothing takes the sign of it",
-            'Give the layer an input_quantizer, e.g. "ste_sign".',
-        )
-    if feeding.name == "LceDequantize":
-        if op.options.get("padding") == "SAME":
-            return (
-                "its zero padding is not supported for this target",
-                "Use pad_values=1.0 or padding='valid'.",
-            )
+        return Why("float-input", facts={"feeding": "an input of the model"})
+    if feeding.name == SIGN:
         return None
+    here = offender(graph, feeding)
+    if feeding.name == WRONG_SIGN:
+        return Why("sign-of-sign", here)
+    if kind in ("values", "several"):
+        return Why("input-values", here, {"values": _values(kernel)})
+    if kind == "scaled":
+        return Why("scaled-sign", here)
     if feeding.name == "SIGN":
-        return (
-            "its input is a bare tf.sign, which is 0 at 0",
-            "Use larq's sign (`ste_sign`) or tf.where(x >= 0, 1.0, -1.0).",
-        )
-    if _comes_from_sign(graph, feeding):
-        return (
-            f"the input is not a plain sign: {feeding.name} stands between the sign and the "
-            "convolution",
-            "Move it before the sign, or if it scales, behind the convolution.",
-        )
-    return (
-        f"the input is not a plain sign: {feeding.name} feeds the convolution",
-        "Use an input_quantizer with the values -1 and +1, e.g. `ste_sign`.",
-    )
+        relu = graph.producer(feeding.inputs[0])
+        if kind is None and relu is not None and relu.name == "RELU":
+            return Why("input-values", here, {"values": ": 0 and 1"})
+        return Why("bare-sign", here)
+    if _is_detached(graph, feeding):
+        return Why("detach-trick", here)
+    between = list(_after_sign(graph, feeding))
+    if between and all(name in _FACTORS for name in between):
+        return Why("scaled-sign", here)
+    if between:
+        return Why("op-after-sign", here, {"feeding": feeding.name})
+    if kind == "sign":
+        return Why("sign-form", here, {"feeding": feeding.name})
+    if any(name in _STEPS for name in _upstream(graph, feeding)):
+        return Why("input-values", here, {"values": f" ({feeding.name} feeds the convolution)"})
+    return Why("float-input", here, {"feeding": feeding.name})
 
 
-def _why_padding(graph: Graph, pad: Op) -> tuple[str, str]:
-    value = 0.0
+def _values(kernel: Kernel | None) -> str:
+    """The values that the input quantizer was seen to give."""
+    assert kernel is not None
+    quantizer = getattr(kernel.layer, "input_quantizer", None)
+    found = input_values(quantizer, input_shape(kernel.layer))
+    if found is None:
+        return ""
+    distinct = [f"{value:g}" for value in np.unique(found)]
+    return ": " + (", ".join(distinct[:4]) + (" ..." if len(distinct) > 4 else ""))
+
+
+def _why_padding(graph: Graph, pad: Op) -> Why:
+    return Why("unfused-padding", offender(graph, pad), {"value": _pad_value(graph, pad)})
+
+
+def _pad_value(graph: Graph, pad: Op) -> float:
     if pad.name == "PADV2" and (data := graph.tensors[pad.inputs[2]].data) is not None:
-        value = float(data)
-    return (
-        f"its padding with {value:g} does not fuse into a binary convolution",
-        "Use pad_values=1.0 with padding='same'; for any other shape of border put "
-        "ZeroPadding2D before the input quantizer and use padding='valid'.",
-    )
+        return float(data)
+    return 0.0
 
 
-def _comes_from_sign(graph: Graph, op: Op) -> bool:
-    """Whether a sign is a few operators upstream, with nothing but cheap ones between."""
-    for _ in range(4):
-        if op.name == "LceDequantize":
+def _fuses(graph: Graph, pad: Op, op: Op) -> bool:
+    """Whether a border is the one that a convolution with the same output size would have."""
+    amounts = graph.tensors[pad.inputs[1]].data
+    if amounts is None or _pad_value(graph, pad) != 1.0 or op.options.get("padding") != "VALID":
+        return False
+    image = graph.tensors[pad.inputs[0]].shape
+    sizes = graph.tensors[filter_of(graph, op)].shape[1:3]
+    border = [[0, 0]]
+    for length, size, stride, dilation in zip(
+        image[1:3], sizes, op.options["strides"], op.options["dilations"], strict=True
+    ):
+        missing = (-(-length // stride) - 1) * stride + (size - 1) * dilation + 1 - length
+        border.append([max(missing, 0) // 2, max(missing, 0) - max(missing, 0) // 2])
+    return bool(np.array_equal(amounts, [*border, [0, 0]]))
+
+
+def _is_detached(graph: Graph, op: Op) -> bool:
+    """Whether it is x + (sign(x) - x), or the same with another function of x than x."""
+    if op.name != "ADD":
+        return False
+    for x, rest in (op.inputs[:2], op.inputs[1::-1]):
+        inner = graph.producer(rest)
+        if inner is None or inner.name != "SUB":
+            continue
+        sign = graph.producer(inner.inputs[0])
+        if inner.inputs[1] == x or (sign is not None and sign.name == SIGN):
             return True
-        if op.name in WEIGHT_INPUT or op.name == BINARY_OP:
-            return False
-        producers = [p for i in op.inputs if (p := graph.producer(i)) is not None]
-        if not producers:
-            return False
-        op = next((p for p in producers if p.name == "LceDequantize"), producers[0])
     return False
+
+
+def _after_sign(graph: Graph, op: Op) -> Iterator[str]:
+    """The operators from `op` back to a sign a few steps upstream; none if there is no sign."""
+    path: list[str] = []
+    current: Op | None = op
+    for _ in range(4):
+        if current is None or current.name in WEIGHT_INPUT or current.name == BINARY_OP:
+            return
+        if current.name == SIGN:
+            yield from path
+            return
+        path.append(current.name)
+        producers = [p for i in current.inputs if (p := graph.producer(i)) is not None]
+        current = next((p for p in producers if p.name == SIGN), next(iter(producers), None))
+
+
+def _upstream(graph: Graph, op: Op, depth: int = 4) -> Iterator[str]:
+    """The operators a few steps upstream."""
+    yield op.name
+    for tensor in op.inputs if depth else ():
+        producer: Any = graph.producer(tensor)
+        if producer is not None and producer.name not in (*WEIGHT_INPUT, BINARY_OP):
+            yield from _upstream(graph, producer, depth - 1)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
-from larq_ext.deploy._expected import Kernel, expected_kernels, weight_only_notes
+from larq_ext.deploy._causes import Why
+from larq_ext.deploy._expected import Kernel, expected_kernels
 from larq_ext.deploy._filters import (
     BINARY_OP,
     WEIGHT_INPUT,
@@ -21,10 +23,13 @@ from larq_ext.deploy._filters import (
     weight_bytes,
 )
 from larq_ext.deploy._flatbuffer import Graph, Op, Tensor, load_flatbuffer, read_graph
+from larq_ext.deploy._macs import macs_of
+from larq_ext.deploy._operators import file_sizes, operators
 from larq_ext.deploy._reasons import why_float
-from larq_ext.deploy._report import AuditReport, LayerAudit
+from larq_ext.deploy._report import AuditReport, LayerAudit, OpAudit
+from larq_ext.deploy._rewrite import Rewrite
 
-__all__ = ["AuditReport", "LayerAudit", "audit"]
+__all__ = ["AuditReport", "LayerAudit", "OpAudit", "audit"]
 
 
 def audit(
@@ -52,65 +57,91 @@ def audit(
     flatbuffer = load_flatbuffer(flatbuffer_or_path)
     graph = read_graph(flatbuffer)
     notes: list[str] = []
+    rewrites: tuple[Rewrite, ...] = ()
     if model is None:
         rows = tuple(_rows_of_file(graph))
     else:
-        from larq_ext.deploy.bake import bake, float_reasons
+        from larq_ext.deploy.bake import applied_rewrites, bake, float_reasons, is_baked
 
-        baked = bake(model)
-        kernels = list(expected_kernels(baked, float_reasons(baked)))
-        rows, unclaimed = _match(graph, kernels)
-        if unclaimed:
-            notes.append(
-                f"{unclaimed} {BINARY_OP} of the file hold the bits of no layer of the model."
-            )
-        notes.extend(weight_only_notes(baked))
+        # A baked model may have been left without some rewrites on purpose.
+        baked = model if is_baked(model) else bake(model)
+        rewrites = applied_rewrites(baked)
+        kernels = expected_kernels(baked, float_reasons(baked))
+        # A file of another converter holds kernels as they were before they were baked.
+        unbaked = expected_kernels(model, {}) if model is not baked else ()
+        rows, notes = _match(graph, list(kernels), {kernel.name: kernel for kernel in unbaked})
     return AuditReport(
         layers=rows,
         op_counts=graph.op_counts(),
         file_bytes=len(flatbuffer),
         float_bytes=len(flatbuffer) + sum(saved_bytes(graph, op) for op in graph.ops),
         notes=tuple(notes),
+        ops=operators(graph),
+        sizes=file_sizes(graph, len(flatbuffer)),
+        rewrites=rewrites,
     )
 
 
 # With a model: the operator of each kernel
 
 
-def _match(graph: Graph, kernels: list[Kernel]) -> tuple[tuple[LayerAudit, ...], int]:
+def _match(
+    graph: Graph, kernels: list[Kernel], unbaked: dict[str, Kernel]
+) -> tuple[tuple[LayerAudit, ...], list[str]]:
     """Finds the operator of each kernel; every operator is used once."""
     binary = [(op, binary_rows(graph, op)) for op in graph.ops if op.name == BINARY_OP]
     floats = [op for op in graph.ops if op.name in WEIGHT_INPUT]
-    layers = []
+    layers, notes = [], []
     for kernel in kernels:
-        position = next(
-            (i for i, (_, rows) in enumerate(binary) if np.array_equal(rows, kernel.rows)), None
-        )
+        found = (i for i, (_, rows) in enumerate(binary) if np.array_equal(rows, kernel.rows))
+        position = next(found, None) if kernel.has_signs else None
         if position is not None:
             op, _ = binary.pop(position)
-            size = weight_bytes(graph, op)
-            layers.append(LayerAudit(kernel.name, op.name, kernel.shape, size, True))
+            layers.append(_row(graph, op, kernel.name, kernel.shape))
             continue
-        lost = next((op for op in floats if _holds(graph, op, kernel)), None)
+        forms = [unbaked.get(kernel.name, kernel), kernel]
+        lost, form = next(
+            ((op, form) for form in forms for op in floats if _holds(graph, op, form)),
+            (None, kernel),
+        )
         if lost is None:
-            layers.append(_not_found(kernel))
-            continue
-        floats.remove(lost)
-        reason, advice = why_float(graph, lost, kernel)
-        size = weight_bytes(graph, lost)
-        layers.append(LayerAudit(kernel.name, lost.name, kernel.shape, size, False, reason, advice))
-    return tuple(layers), len(binary)
+            why = Why(kernel.cause or "not-in-file")
+        else:
+            floats.remove(lost)
+            why = why_float(graph, lost, form)
+        if kernel.reason:
+            why = replace(why, detail=f"when the model was baked: {kernel.reason}")
+        if not kernel.binary_input and why.cause in ("float-input", "not-in-file"):
+            # Nothing in the model takes the sign of its input: that is how it was meant.
+            notes.append(
+                f"{kernel.name}: binary weights, but its input is not: it runs in float. "
+                "Give it an input_quantizer if it was meant to be binary."
+            )
+        else:
+            layers.append(_row(graph, lost, kernel.name, form.shape, why))
+    if binary:
+        notes.insert(
+            0, f"{len(binary)} {BINARY_OP} of the file hold the bits of no layer of the model."
+        )
+    return tuple(layers), notes
 
 
-def _not_found(kernel: Kernel) -> LayerAudit:
-    return LayerAudit(
-        kernel.name,
-        "",
-        kernel.shape,
-        0,
-        False,
-        kernel.reason or "no operator of the file holds its weights",
-        "" if kernel.reason else "Check that the file was made from this model and its weights.",
+def _row(
+    graph: Graph, op: Op | None, name: str, shape: tuple[int, ...], why: Why | None = None
+) -> LayerAudit:
+    row = LayerAudit(name, "", shape, 0, why is None)
+    if op is not None:
+        row = replace(
+            row,
+            op=op.name,
+            weight_bytes=weight_bytes(graph, op),
+            macs=macs_of(graph, op),
+            index=op.index,
+        )
+    if why is None:
+        return row
+    return replace(
+        row, cause=why.cause, offender=why.offender, reason=why.reason, advice=why.advice
     )
 
 
@@ -135,10 +166,11 @@ def _holds(graph: Graph, op: Op, kernel: Kernel) -> bool:
 
 def _same_signs(source: Tensor, kernel: Kernel) -> bool:
     assert source.data is not None
-    if source.data.shape != kernel.as_is.shape:
+    if source.data.shape != kernel.shape:
         return False
     negative = ~source.data if source.dtype == "BOOL" else source.data < 0
-    return np.array_equal(negative, kernel.as_is) or np.array_equal(~negative, kernel.as_is)
+    signs = kernel.values < 0
+    return np.array_equal(negative, signs) or np.array_equal(~negative, signs)
 
 
 def _has_name(graph: Graph, op: Op, kernel: Kernel, tensor: Tensor) -> bool:
@@ -157,19 +189,10 @@ def _rows_of_file(graph: Graph) -> Iterator[LayerAudit]:
         if op.name == BINARY_OP:
             packed = graph.tensors[op.inputs[1]].shape
             shape = (*packed[:-1], filter_channels(graph, op))
-            size = weight_bytes(graph, op)
-            yield LayerAudit(_name_in_file(graph, op), op.name, shape, size, True)
+            yield _row(graph, op, _name_in_file(graph, op), shape)
         elif op.name in WEIGHT_INPUT and _looks_binary(graph, op):
-            reason, advice = why_float(graph, op, None)
-            yield LayerAudit(
-                _name_in_file(graph, op),
-                op.name,
-                graph.tensors[filter_of(graph, op)].shape,
-                weight_bytes(graph, op),
-                False,
-                reason,
-                advice,
-            )
+            shape = graph.tensors[filter_of(graph, op)].shape
+            yield _row(graph, op, _name_in_file(graph, op), shape, why_float(graph, op, None))
 
 
 def _looks_binary(graph: Graph, op: Op) -> bool:

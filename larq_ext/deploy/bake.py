@@ -12,10 +12,12 @@ import tensorflow as tf
 
 from larq_ext._rebuild import hidden_layers, obstacle
 from larq_ext._scope import quantized_scope
+from larq_ext.deploy._int8_fold import trained_int8
 from larq_ext.deploy._rewrite import Rewrite, check_names, rewrite_graph
 from larq_ext.deploy._transposed import BinaryConv2DTranspose, transposed_weights
 from larq_ext.deploy.errors import DeploymentError
 from larq_ext.deploy.layers import BinaryConv2D, BinaryDense, DeployedSign, deployed_weights
+from larq_ext.layers import QuantConv2D, QuantDense
 from larq_ext.quantizers import BinaryQuantizer, InputForm, KernelForm, factor_kernel
 
 # Which variable each quantizer of a Larq layer belongs to.
@@ -32,16 +34,27 @@ _PLAIN_FUNCTIONS = (
     lq.math.sign,
 )
 
+_KNOWN_LAYERS = (
+    lq.layers.QuantConv2D,
+    lq.layers.QuantConv2DTranspose,
+    lq.layers.QuantDense,
+    QuantConv2D,
+    QuantDense,
+    BinaryConv2D,
+    BinaryDense,
+)
+
 
 def bake(model: tf.keras.Model, *, without: Collection[str] = ()) -> tf.keras.Model:
     """Makes the deployed form of a model: another model with equal outputs.
 
     Each layer with a binary kernel and a binary input becomes a `BinaryConv2D` or `BinaryDense`:
     a plain sign, a kernel of +-1, and a scale and a bias after the convolution. Other quantized
-    kernels become constants. Everything is float32; constraints, regularizers and what else
-    only training needs is gone. A layer that is meant to be binary and cannot be baked keeps its
-    class, and `float_reasons` tells why. What is changed beyond that, exactly (`REWRITES`), is
-    listed by `applied_rewrites`.
+    kernels become constants; layers trained with the quantizer `Int8` become `Int8Conv2D` or
+    `Int8Dense`, whose outputs are rounded too. Everything is float32; constraints, regularizers
+    and what else only training needs is gone. A layer that is meant to be binary and cannot be
+    baked keeps its class, and `float_reasons` tells why. What is changed beyond that, exactly
+    (`REWRITES`), is listed by `applied_rewrites`.
 
     # Arguments
         model: Built functional or sequential model, with layers of Larq or of `larq_ext.layers`.
@@ -57,8 +70,8 @@ def bake(model: tf.keras.Model, *, without: Collection[str] = ()) -> tf.keras.Mo
             without an input shape, or a layer that holds quantized layers.
     """
     check_names(without)
-    if not hasattr(model, "_float_reasons"):
-        model = _bake(model, without)
+    if not is_baked(model):
+        model = trained_int8(_bake(model, without))
     rewritten, found = rewrite_graph(model, without)
     if rewritten is not model:
         rewritten._float_reasons = float_reasons(model)
@@ -98,6 +111,11 @@ def _bake(model: tf.keras.Model, without: Collection[str]) -> tf.keras.Model:
     baked._float_reasons = reasons
     baked._rewrites = tuple(rewrites)
     return baked
+
+
+def is_baked(model: tf.keras.Model) -> bool:
+    """Whether `bake` made this model."""
+    return hasattr(model, "_float_reasons")
 
 
 def float_reasons(baked: tf.keras.Model) -> dict[str, str]:
@@ -193,6 +211,8 @@ def _binary_parts(layer, without: Collection[str]) -> tuple[KernelForm, InputFor
     transposed = isinstance(layer, lq.layers.QuantConv2DTranspose)
     if not transposed and not isinstance(layer, lq.layers.QuantConv2D | lq.layers.QuantDense):
         return f"{name} has no binary kernel in the Larq Compute Engine"
+    if (method := _changed_method(layer)) is not None:
+        return f"{name} has a `{method}` of its own, so it may compute something else"
     if transposed and (problem := _untransposable(layer)):
         return problem
     for rewrite, is_needed in (
@@ -203,7 +223,7 @@ def _binary_parts(layer, without: Collection[str]) -> tuple[KernelForm, InputFor
             return _SWITCHED_OFF.format(name=name, rewrite=rewrite)
     if getattr(layer, "data_format", None) == "channels_first":
         return "the Larq Compute Engine takes channels last: use data_format='channels_last'"
-    if isinstance(layer, lq.layers.QuantDense) and layer.input_spec.ndim not in (None, 2):
+    if isinstance(layer, lq.layers.QuantDense) and len(layer.get_input_shape_at(0)) != 2:
         return "QuantDense on inputs of more than two dimensions"
     inputs = _input_form(layer.input_quantizer)
     if inputs is None:
@@ -240,6 +260,16 @@ def _binary_parts(layer, without: Collection[str]) -> tuple[KernelForm, InputFor
     return kernel, inputs
 
 
+def _changed_method(layer) -> str | None:
+    """The method that a class derived from the known layers computes its output with."""
+    for method in ("call", "convolution_op"):
+        if getattr(type(layer), method, None) not in [
+            getattr(known, method, None) for known in _KNOWN_LAYERS
+        ]:
+            return method
+    return None
+
+
 _SWITCHED_OFF = "{name} would need the rewrite {rewrite!r}, which was switched off"
 
 
@@ -258,7 +288,7 @@ def _untransposable(layer) -> str | None:
         )
     if layer.dilation_rate != (1, 1) or layer.output_padding is not None:
         return "QuantConv2DTranspose with a dilation or an output padding"
-    if None in layer.input_shape[1:3]:
+    if None in layer.get_input_shape_at(0)[1:3]:
         return "QuantConv2DTranspose on images of unknown size: give the model an input shape"
     return None
 
@@ -312,7 +342,7 @@ def _transposed_layer(layer, config, kernel: KernelForm, inputs: InputForm):
         kernel.signs.swapaxes(-1, -2),
         kernel.scale * inputs.scale,
         bias,
-        layer.input_shape[1:3],
+        layer.get_input_shape_at(0)[1:3],
         layer.strides[0],
         layer.padding,
     )

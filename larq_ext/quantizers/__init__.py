@@ -22,6 +22,7 @@ from larq_ext.quantizers._base import (
 )
 from larq_ext.quantizers._methods import METHODS, Method, method, network_arguments
 from larq_ext.quantizers.fda import FDA, fda_sign, fourier_slope
+from larq_ext.quantizers.int8 import Int8, int8_kernel, int8_range
 from larq_ext.quantizers.learnable_scale import LearnableScale, surrogate_sign, surrogate_step
 from larq_ext.quantizers.mlp_classifier import MLPClassifier, classify
 from larq_ext.quantizers.siman import (
@@ -38,6 +39,7 @@ __all__ = [
     "BinaryQuantizer",
     "Hyperparameter",
     "InputForm",
+    "Int8",
     "KernelForm",
     "LearnableScale",
     "MLPClassifier",
@@ -50,6 +52,8 @@ __all__ = [
     "fda_sign",
     "fourier_slope",
     "hyperparameters",
+    "int8_kernel",
+    "int8_range",
     "magnitude_sign",
     "method",
     "network_arguments",

@@ -8,6 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
+from larq_ext.runtime._quantization import Quantization
+
 
 @dataclass(frozen=True)
 class TensorInfo:
@@ -17,6 +19,13 @@ class TensorInfo:
     dtype: np.dtype
     scale: float | None = None
     zero_point: int | None = None
+
+    @property
+    def quantization(self) -> Quantization | None:
+        """What its integers stand for, where they stand for other numbers."""
+        if self.dtype.kind not in "iu" or not self.scale or self.zero_point is None:
+            return None
+        return Quantization(float(self.scale), int(self.zero_point), self.dtype)
 
 
 class Engine(Protocol):

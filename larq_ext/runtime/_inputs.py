@@ -61,7 +61,8 @@ def _converted(index: int, array: np.ndarray, info: TensorInfo) -> np.ndarray:
         if info.dtype == np.int8:
             hint = (
                 f" Quantize it first: round(x / {info.scale}) + {info.zero_point}, "
-                "clipped to -128..127."
+                "clipped to -128..127, which is what "
+                f"`Interpreter.input_quantization[{index}].quantize` computes."
             )
         raise ValueError(
             f"Input {index} must be {info.dtype} (or convert to it without loss); received "

@@ -17,6 +17,7 @@ from larq_ext.runtime._inputs import batches, checked
 from larq_ext.runtime._lce import LceEngine, is_installed
 from larq_ext.runtime._native import NativeEngine
 from larq_ext.runtime._progress import progress
+from larq_ext.runtime._quantization import Quantization
 from larq_ext.runtime.delegate import checked_threads
 from larq_ext.runtime.errors import EngineError
 
@@ -92,12 +93,25 @@ class Interpreter:
         """The NumPy types of the outputs."""
         return [info.dtype for info in self._engine.outputs]
 
+    @property
+    def input_quantization(self) -> list[Quantization | None]:
+        """What the integers of each input stand for; `None` for inputs that are not quantized."""
+        return [info.quantization for info in self._engine.inputs]
+
+    @property
+    def output_quantization(self) -> list[Quantization | None]:
+        """What the integers of each output stand for; `None` for those not quantized."""
+        return [info.quantization for info in self._engine.outputs]
+
     def predict(self, x: Any, verbose: int = 0) -> np.ndarray | list[np.ndarray]:
         """Computes the outputs for inputs with a batch dimension.
 
         The samples are run in pieces of the batch that the file was made for, usually 1. What
         is left over needs a resized graph: the native engine resizes it and keeps it so until
         another size comes; with Larq Compute Engine it is an error.
+
+        A file with int8 inputs takes and gives integers only: `input_quantization[0].quantize`
+        makes them of numbers, and `output_quantization[0].dequantize` numbers of them.
 
         # Arguments
             x: an array; a list of arrays for a model with several inputs; or an iterable

@@ -51,6 +51,7 @@ def test_one_wrong_bit_is_seen(classifier, classifier_conversion):
 
     assert [layer.binary for layer in report.layers] == [True, False]
     assert "no operator of the file holds its weights" in report.layers[1].reason
+    assert [layer.cause for layer in report.layers] == ["", "not-in-file"]
     assert "hold the bits of no layer" in report.notes[0]
 
 
@@ -125,6 +126,7 @@ def test_the_report_is_json_and_a_narrow_table(classifier, classifier_conversion
     text = str(report)
     assert max(map(len, text.splitlines())) <= 100
     assert "first   LceBconv2d  3x3x40x33" in text
+    assert f"{8 * 8 * 3 * 3 * 40 * 33:,}" in text
     assert "Binary: 2/2 layers are binary." in text
 
 
@@ -150,15 +152,31 @@ def _unequal(kernel):
 
 
 _DENSE = {"input_quantizer": "ste_sign", "kernel_quantizer": "ste_sign", "use_bias": False}
-# Name: (channels, function of the network tools that makes the layers, part of the reason).
+# Name: (channels, function of the network tools that makes the layers, part of the reason, cause).
 _LOST = {
-    "padding": (32, lambda n: [n.quant_conv(8, pad_values=-1.0)], "its padding with -1"),
-    "groups": (32, lambda n: [n.quant_conv(8, groups=2)], "2 groups has 16 input channels"),
-    "float input": (32, lambda n: [n.quant_conv(8, input_quantizer=None)], "its input is float"),
+    "padding": (
+        32,
+        lambda n: [n.quant_conv(8, pad_values=-1.0)],
+        "its padding with -1",
+        "unfused-padding",
+    ),
+    "groups": (
+        32,
+        lambda n: [n.quant_conv(8, groups=2)],
+        "2 groups has 16 input channels",
+        "small-groups",
+    ),
+    "float input": (
+        32,
+        lambda n: [n.quant_conv(8, input_quantizer=None)],
+        "its input is float",
+        "float-input",
+    ),
     "scaled": (
         32,
         lambda n: [n.quant_conv(8, input_quantizer=_scaled, padding="valid", pad_values=0.0)],
         "scaled sign",
+        "scaled-sign",
     ),
     "permuted": (
         32,
@@ -168,22 +186,31 @@ _LOST = {
             n.quant_conv(8, input_quantizer=None),
         ],
         "TRANSPOSE stands between",
+        "op-after-sign",
     ),
-    "bare sign": (32, lambda n: [n.quant_conv(8, input_quantizer=tf.sign)], "bare tf.sign"),
+    "bare sign": (
+        32,
+        lambda n: [n.quant_conv(8, input_quantizer=tf.sign)],
+        "bare tf.sign",
+        "bare-sign",
+    ),
     "relu": (
         32,
         lambda n: [layers.ReLU(), n.quant_conv(8, input_quantizer=None)],
         "RELU feeds the convolution",
+        "float-input",
     ),
     "large kernel": (
         256,
         lambda n: [n.quant_conv(256, kernel_quantizer=_Comparison())],
         "no constant: the converter left the kernel quantizer",
+        "kernel-left-in-graph",
     ),
     "dense": (
         32,
         lambda n: [layers.Flatten(), lq.layers.QuantDense(8, **_DENSE)],
         "a dense layer has no binary form",
+        "dense",
     ),
     "depthwise": (
         32,
@@ -193,33 +220,37 @@ _LOST = {
             )
         ],
         "no binary depthwise",
+        "depthwise",
     ),
     "transposed": (
         32,
         lambda n: [lq.layers.QuantConv2DTranspose(8, 4, strides=2, **_DENSE)],
         "no binary transposed",
+        "transposed",
     ),
 }
 
 
 @pytest.mark.parametrize("cause", _LOST)
 def test_a_lost_layer_is_found_without_the_model(cause, networks, tmp_path):
-    channels, make, reason = _LOST[cause]
+    channels, make, reason, slug = _LOST[cause]
     model = _build(networks, make, channels)
     report = audit(networks.convert_as_it_is(model, tmp_path))
     assert not report.ok
     (row,) = report.layers
     assert reason in row.reason
+    assert row.cause == slug
     assert row.advice
     assert "(float32)" in row.became
 
 
 @pytest.mark.parametrize("cause", ["padding", "groups", "large kernel", "dense", "transposed"])
 def test_a_lost_layer_is_found_with_the_model(cause, networks, tmp_path):
-    channels, make, _ = _LOST[cause]
+    channels, make, _, slug = _LOST[cause]
     model = _build(networks, make, channels)
     report = audit(networks.convert_as_it_is(model, tmp_path), model)
     (row,) = report.layers
+    assert row.cause == slug
     assert row.name == model.layers[-1].name
     assert row.op in ("CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
     assert row.reason
@@ -293,3 +324,34 @@ def test_quicknet_small_is_binary():
     model = zoo.sota.QuickNetSmall(weights=None, input_shape=(224, 224, 3))
     report = convert(model).report
     assert (report.binary, report.expected) == (16, 16)
+
+
+def test_a_function_that_does_not_tell_its_bits_is_run(networks):
+    """Of a plain function nobody knows what it is, and of a sign in front neither."""
+    model = networks.randomize(
+        tf.keras.Sequential(
+            [
+                tf.keras.Input((8, 8, 32)),
+                networks.quant_conv(32, input_quantizer=_select, name="function"),
+                lq.quantizers.SteSign(),
+                networks.quant_conv(8, input_quantizer=None, name="sign_in_front"),
+            ]
+        )
+    )
+    report = convert(model).report
+    assert report.ok and not report.notes
+    assert [layer.name for layer in report.layers] == ["function", "sign_in_front"]
+
+
+def _select(x):
+    return tf.where(x >= 0, 1.0, -1.0)
+
+
+def test_a_kernel_that_is_not_finite_does_not_pass(networks):
+    """The converter takes it for binary, as no comparison with it is true."""
+    model = networks.randomize(
+        tf.keras.Sequential([tf.keras.Input((8, 8, 32)), networks.quant_conv(8, name="conv")])
+    )
+    model.layers[0].kernel.assign(np.full((3, 3, 32, 8), np.nan))
+    report = convert(model, allow_float=True).report
+    assert [layer.cause for layer in report.layers] == ["not-finite-kernel"]

@@ -248,6 +248,30 @@ def test_what_stays_float_has_a_reason(layer, reason):
     assert difference(model, baked, (6, 6, 4)) < TOLERANCE
 
 
+class Shifted(lq.layers.QuantConv2D):
+    """Computes something of its own."""
+
+    def convolution_op(self, inputs, kernel):
+        return super().convolution_op(inputs, kernel) + 1.0
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "reason"),
+    [
+        (Shifted(8, 3), (6, 6, 32), "a `convolution_op` of its own"),
+        (lq.layers.QuantDense(8), (2, 2, 32), "more than two dimensions"),
+    ],
+)
+def test_layers_that_compute_something_else_stay_as_they_are(layer, shape, reason):
+    layer.input_quantizer = lq.quantizers.SteSign()
+    layer.kernel_quantizer = lq.quantizers.SteSign()
+    model = tf.keras.Sequential([tf.keras.Input(shape), layer])
+    baked = lqx.deploy.bake(model)
+    assert reason in lqx.deploy.float_reasons(baked)[layer.name]
+    x = np.random.default_rng(0).normal(size=(2, *shape)).astype("float32")
+    np.testing.assert_allclose(baked(x), model(x), atol=1e-5)
+
+
 def test_layers_inside_a_layer_are_refused_by_name():
     class Block(tf.keras.layers.Layer):
         def __init__(self):

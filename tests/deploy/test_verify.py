@@ -155,6 +155,7 @@ class _Fake:
 
     turned: tuple[int, ...] = ()
     model: tf.keras.Model
+    input_quantization = output_quantization = (None,)
 
     def __init__(self, flatbuffer, engine):
         pass
