@@ -18,13 +18,14 @@ from larq_ext.deploy._int8_layers import (
     Int8Range,
     int8_weights,
 )
-from larq_ext.deploy._rewrite import (
-    _affine,
-    _again,
-    _is_linear,
-    _Links,
-    _nothing,
-    _takes_plain_signs,
+from larq_ext.deploy._surgery import (
+    Links,
+    affine_of,
+    again,
+    is_linear,
+    nothing,
+    replaced,
+    takes_plain_signs,
 )
 from larq_ext.deploy.layers import BinaryConv2D
 from larq_ext.quantizers import Int8, int8_range
@@ -77,7 +78,7 @@ def is_real(layer: Any) -> bool:
     return layer.groups == 1 and layer.data_format == "channels_last"
 
 
-def fold(links: _Links, layer: Any) -> Folded:
+def fold(links: Links, layer: Any) -> Folded:
     """Gathers what can become one operator with a layer.
 
     A symmetric range per output channel grows with the channel: folding a norm into a kernel
@@ -88,7 +89,7 @@ def fold(links: _Links, layer: Any) -> Folded:
         kernel = kernel[None, None]
     bias = layer.bias.numpy().astype("float64") if layer.use_bias else np.zeros(kernel.shape[-1])
     folded = Folded(layer, kernel, bias)
-    if not _is_linear(layer):
+    if not is_linear(layer):
         _take_activation(folded, layer.activation)
     last = layer
     while folded.behind is None and folded.trained is None:
@@ -103,13 +104,13 @@ def fold(links: _Links, layer: Any) -> Folded:
     return folded
 
 
-def _gives_signs(links: _Links, layer: Any) -> bool:
+def _gives_signs(links: Links, layer: Any) -> bool:
     """Whether plain signs are all that the next layers take."""
     following = links.after(layer)
     return bool(following) and all(
         n is not None
         and (
-            _takes_plain_signs(n)
+            takes_plain_signs(n)
             or (type(n) is tf.keras.layers.MaxPooling2D and _gives_signs(links, n))
         )
         for n in following
@@ -121,11 +122,11 @@ def _take(folded: Folded, layer: Any) -> bool:
     if isinstance(layer, Int8):
         folded.trained = _fixed(layer)
         return folded.trained is not None
-    if isinstance(layer, tf.keras.layers.Activation) and _is_linear(layer):
+    if isinstance(layer, tf.keras.layers.Activation) and is_linear(layer):
         return True
     if folded.activation is not None:
         return False
-    affine = _affine(layer)
+    affine = affine_of(layer)
     if affine is not None:
         folded.kernel = folded.kernel * affine[0]
         folded.bias = folded.bias * affine[0] + affine[1]
@@ -185,7 +186,7 @@ def _convolution(folded: Folded) -> dict[str, Any]:
 
 def trained_int8(model: tf.keras.Model) -> tf.keras.Model:
     """Gives the layers of a baked model that were trained for 8 bits their deployed form."""
-    links = _Links(model)
+    links = Links(model)
     ready = []
     for layer in links.layers:
         quantizer = getattr(layer, "input_quantizer", None)
@@ -245,9 +246,9 @@ def as_int8(
         bias = folded.bias - outputs.step / 2 if folded.only_signs else folded.bias
         weights[name] = int8_weights(folded.kernel, bias, inputs, outputs)
         for gone in folded.absorbed:
-            new[gone] = _nothing(model.get_layer(gone))
+            new[gone] = nothing(model.get_layer(gone))
             weights[gone] = []
-    return _rebuilt(model, new, weights)
+    return replaced(model, new, weights) if new else model
 
 
 def fixed_ranges(model: tf.keras.Model) -> tf.keras.Model:
@@ -257,37 +258,15 @@ def fixed_ranges(model: tf.keras.Model) -> tf.keras.Model:
     for layer in model.layers:
         quantizer = getattr(layer, "input_quantizer", None)
         if isinstance(layer, Int8):
-            new[layer.name] = _fixed(layer) or _nothing(layer)
+            new[layer.name] = _fixed(layer) or nothing(layer)
             weights[layer.name] = []
         elif isinstance(quantizer, Int8):
-            new[layer.name] = _again(layer, input_quantizer=_fixed(quantizer))
+            new[layer.name] = again(layer, input_quantizer=_fixed(quantizer))
             owned = {id(weight) for weight in quantizer.weights}
             weights[layer.name] = [w.numpy() for w in layer.weights if id(w) not in owned]
-    return _rebuilt(model, new, weights)
+    return replaced(model, new, weights) if new else model
 
 
 def _fixed(quantizer: Int8) -> Int8Range | None:
     found = quantizer.range()
     return None if found is None else Int8Range(*found, name=quantizer.name)
-
-
-def _rebuilt(
-    model: tf.keras.Model, new: dict[str, Any], weights: dict[str, list[np.ndarray]]
-) -> tf.keras.Model:
-    """The model with other layers, and their weights, in the places of those named."""
-    if not new:
-        return model
-    weights = {layer.name: layer.get_weights() for layer in model.layers} | weights
-
-    def replace(layer):
-        if layer.name in new:
-            return new[layer.name]
-        return layer if isinstance(layer, tf.keras.Model) else _again(layer)
-
-    rebuilt = tf.keras.models.clone_model(model, clone_function=replace)
-    for layer in rebuilt.layers:
-        if layer.weights:
-            layer.set_weights(weights[layer.name])
-    for name in ("_float_reasons", "_rewrites"):
-        setattr(rebuilt, name, getattr(model, name))
-    return rebuilt

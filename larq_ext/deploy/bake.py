@@ -73,8 +73,7 @@ def bake(model: tf.keras.Model, *, without: Collection[str] = ()) -> tf.keras.Mo
     if not is_baked(model):
         model = trained_int8(_bake(model, without))
     rewritten, found = rewrite_graph(model, without)
-    if rewritten is not model:
-        rewritten._float_reasons = float_reasons(model)
+    if found:
         rewritten._rewrites = (*applied_rewrites(model), *found)
     return rewritten
 

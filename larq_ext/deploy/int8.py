@@ -10,7 +10,8 @@ import tensorflow as tf
 
 from larq_ext.deploy._int8_fold import Folded, as_int8, fold, in_floats, is_real, range_of
 from larq_ext.deploy._int8_layers import Int8Conv2D, Int8Range
-from larq_ext.deploy._rewrite import WEIGHT_DEPENDENT, _Links
+from larq_ext.deploy._rewrite import WEIGHT_DEPENDENT
+from larq_ext.deploy._surgery import Links
 from larq_ext.deploy.bake import bake
 from larq_ext.deploy.layers import BinaryConv2D
 
@@ -64,7 +65,7 @@ def int8_edges(
     # Norms first go into the kernels in front of them; what is left is rewritten in the end.
     baked = bake(model, without={*without, *WEIGHT_DEPENDENT})
     arrays = _checked(samples, baked)
-    links = _Links(baked)
+    links = Links(baked)
     folds = [fold(links, layer) for layer in _chosen(links, baked, layers)]
     ranges = _calibrate(baked, arrays, folds, percentile)
     edged = as_int8(baked, [(f, *r) for f, r in zip(folds, ranges, strict=True)])
@@ -91,7 +92,7 @@ def _checked(samples: Any, model: tf.keras.Model) -> list[np.ndarray]:
     return arrays
 
 
-def _chosen(links: _Links, model: tf.keras.Model, layers: Any) -> list[Any]:
+def _chosen(links: Links, model: tf.keras.Model, layers: Any) -> list[Any]:
     possible = {layer.name: layer for layer in links.layers if is_real(layer)}
     if not possible and not any(isinstance(layer, Int8Conv2D) for layer in model.layers):
         raise ValueError(

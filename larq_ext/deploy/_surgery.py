@@ -1,0 +1,123 @@
+"""Replacing layers of a baked model: which feeds which, what they compute, the model anew."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+
+import numpy as np
+import tensorflow as tf
+
+from larq_ext.deploy._transposed import BinaryConv2DTranspose
+from larq_ext.deploy.layers import BinaryConv2D, DeployedSign
+
+
+class Links:
+    """Which layer feeds which in a functional model."""
+
+    def __init__(self, model: tf.keras.Model):
+        self._before, self._after = defaultdict(list), defaultdict(list)
+        self._uses: dict[str, int] = defaultdict(int)
+        for nodes in model._nodes_by_depth.values():
+            for node in nodes:
+                self._uses[node.layer.name] += 1
+                for parent in node.parent_nodes:
+                    self._before[node.layer.name].append(parent.layer)
+                    self._after[parent.layer.name].append(node.layer)
+        for tensor in model.outputs:
+            self._after[tensor._keras_history.layer.name].append(None)
+        self.layers = [layer for layer in model.layers if self._uses[layer.name] == 1]
+
+    def after(self, layer) -> list:
+        """What takes the layer's output, with `None` where the model returns it."""
+        return self._after[layer.name]
+
+    def before(self, layer):
+        """The layer that feeds this one, if that is one and nothing else takes its output."""
+        feeding = self._before[layer.name]
+        if len(feeding) != 1 or self._uses[feeding[0].name] != 1:
+            return None
+        return feeding[0] if len(self._after[feeding[0].name]) == 1 else None
+
+
+def replaced(
+    model: tf.keras.Model,
+    new: Mapping[str, tf.keras.layers.Layer],
+    weights: Mapping[str, list[np.ndarray]] | None = None,
+) -> tf.keras.Model:
+    """Rebuilds a baked model with other layers in the places of those named.
+
+    # Arguments
+        model: a baked model.
+        new: layers by the name of the layer in whose place they come.
+        weights: weights by the name that a layer has in the end, where they are not those that the
+            layer of this name has in `model`.
+
+    # Returns
+        The new model, with what `bake` knows of the other.
+    """
+    values = {layer.name: layer.get_weights() for layer in model.layers} | dict(weights or {})
+
+    def replace(layer):
+        if layer.name in new:
+            return new[layer.name]
+        return layer if isinstance(layer, tf.keras.Model) else again(layer)
+
+    rebuilt = tf.keras.models.clone_model(model, clone_function=replace)
+    for layer in rebuilt.layers:
+        if layer.weights:
+            layer.set_weights(values[layer.name])
+    for name in ("_float_reasons", "_rewrites"):
+        setattr(rebuilt, name, getattr(model, name))
+    return rebuilt
+
+
+def again(layer, **changes) -> tf.keras.layers.Layer:
+    """A new layer of the same configuration, but for the changes."""
+    config = layer.get_config()
+    if getattr(layer, "input_quantizer", None) is not None:
+        # As it is: Keras writes a function by a name that it may not find again.
+        config["input_quantizer"] = layer.input_quantizer
+    for name in ("kernel", "depthwise", "pointwise"):
+        quantizer = getattr(layer, f"{name}_quantizer", None)
+        if quantizer is not None:
+            config[f"{name}_quantizer"] = quantizer
+    return type(layer).from_config({**config, **changes})
+
+
+def nothing(layer) -> tf.keras.layers.Layer:
+    """Stands where a layer was; the converter drops it."""
+    return tf.keras.layers.Activation("linear", name=layer.name)
+
+
+def is_plain_conv(layer) -> bool:
+    return isinstance(layer, BinaryConv2D) and not isinstance(layer, BinaryConv2DTranspose)
+
+
+def is_linear(layer) -> bool:
+    return layer.activation is None or layer.activation is tf.keras.activations.linear
+
+
+def affine_of(layer) -> tuple[np.ndarray, np.ndarray] | None:
+    """Factor and summand per channel of a batch normalization at inference."""
+    if not isinstance(layer, tf.keras.layers.BatchNormalization):
+        return None
+    if list(layer.axis) != [len(layer.input_shape) - 1]:
+        return None
+    variance = layer.moving_variance.numpy().astype("float64")
+    factor = 1.0 / np.sqrt(variance + layer.epsilon)
+    if layer.scale:
+        factor *= layer.gamma.numpy()
+    summand = -factor * layer.moving_mean.numpy()
+    if layer.center:
+        summand += layer.beta.numpy()
+    return factor, summand
+
+
+def takes_plain_signs(layer) -> bool:
+    sign = getattr(layer, "input_quantizer", None)
+    return (
+        is_plain_conv(layer)
+        and isinstance(sign, DeployedSign)
+        and not (sign.center or sign.negate or np.any(sign.threshold))
+    )
