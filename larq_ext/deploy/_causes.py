@@ -81,7 +81,8 @@ CAUSES = {
         "Larq Compute Engine has no binary transposed convolution",
         "Use a kernel whose size is a multiple of the strides, which larq_ext.deploy.convert "
         "writes as a convolution and depth-to-space, or UpSampling2D and QuantConv2D.",
-        "if the strides are equal and divide the kernel's size",
+        "if the strides are equal, 2 or more, and divide the kernel's size, for plain signs on "
+        "images of one known size",
     ),
     "conv1d": Cause(
         "layer",

@@ -367,7 +367,8 @@ def _window(
 def _dense(network: _Network, op: Op) -> None:
     output = network.start(op)
     source, *parameters = network.values(op, output, "operand", "kernel", "bias")
-    source = _reshaped(network, source, [network.tensor(op.inputs[1]).shape[1]], output)
+    if not network.option(op, "keepNumDims"):
+        source = _reshaped(network, source, [network.tensor(op.inputs[1]).shape[1]], output)
     activation = network.option(op, "fusedActivationFunction")
     network.add_clipped("dense", [source, *parameters], output, activation)
 
@@ -526,6 +527,20 @@ def _strided_slice(network: _Network, op: Op) -> None:
         part = network.derived(output, "part", shape)
         network.add("slice", inputs, part, slices=slices)
         network.add("reshape", [part], output, shape=network.tensors[output]["shape"])
+
+
+@_writer("SLICE")
+def _slice(network: _Network, op: Op) -> None:
+    begins, sizes = (network.constant(op, i).tolist() for i in (1, 2))
+    _keep_samples_apart(
+        op, begins[0] == 0 and sizes[0] in (-1, network.tensor(op.inputs[0]).shape[0])
+    )
+    output = network.start(op)
+    slices = [(None, None, 1)] + [
+        (begin, None if size == -1 else begin + size, 1)
+        for begin, size in zip(begins[1:], sizes[1:], strict=True)
+    ]
+    network.add("slice", network.values(op, output, "operand"), output, slices=slices)
 
 
 @_writer("SPLIT")

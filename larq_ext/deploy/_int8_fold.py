@@ -27,11 +27,19 @@ from larq_ext.deploy._surgery import (
     replaced,
     takes_plain_signs,
 )
-from larq_ext.deploy.layers import BinaryConv2D
+from larq_ext.layers import QuantConv2D, QuantDense
 from larq_ext.quantizers import Int8, int8_range
 
 _RELU, _RELU6 = FUSED[1:]
-_OTHERS = (tf.keras.layers.Conv2DTranspose, BinaryConv2D, Int8Conv2D)
+# Classes derived from these may compute something else.
+_REAL = (
+    tf.keras.layers.Conv2D,
+    tf.keras.layers.Dense,
+    lq.layers.QuantConv2D,
+    lq.layers.QuantDense,
+    QuantConv2D,
+    QuantDense,
+)
 
 
 @dataclass
@@ -64,9 +72,7 @@ class Folded:
 
 def is_real(layer: Any) -> bool:
     """Whether a layer of a baked model is a convolution or dense layer that 8 bits are for."""
-    if not isinstance(layer, (tf.keras.layers.Conv2D, tf.keras.layers.Dense)):
-        return False
-    if isinstance(layer, _OTHERS) or getattr(layer, "scale_mode", None) is not None:
+    if type(layer) not in _REAL or getattr(layer, "scale_mode", None) is not None:
         return False
     kernel = getattr(layer, "kernel_quantizer", None)
     if kernel is not None and getattr(kernel, "precision", None) != 8:
@@ -122,7 +128,7 @@ def _take(folded: Folded, layer: Any) -> bool:
     if isinstance(layer, Int8):
         folded.trained = _fixed(layer)
         return folded.trained is not None
-    if isinstance(layer, tf.keras.layers.Activation) and is_linear(layer):
+    if type(layer) is tf.keras.layers.Activation and is_linear(layer):
         return True
     if folded.activation is not None:
         return False
@@ -134,16 +140,16 @@ def _take(folded: Folded, layer: Any) -> bool:
         mean = layer.moving_mean.numpy() * affine[0] + affine[1]
         folded.normal = (mean, np.abs(affine[0]) * deviation)
         return True
-    if isinstance(layer, tf.keras.layers.ReLU):
+    if type(layer) is tf.keras.layers.ReLU:
         plain = not layer.negative_slope and not layer.threshold
         if plain and layer.max_value in (None, 6):
             folded.activation = "relu" if layer.max_value is None else "relu6"
             return True
         return False
-    if isinstance(layer, tf.keras.layers.Softmax) and layer.axis == -1:
+    if type(layer) is tf.keras.layers.Softmax and layer.axis == -1:
         _take_activation(folded, tf.keras.activations.softmax)
         return True
-    if isinstance(layer, tf.keras.layers.Activation) and not isinstance(
+    if type(layer) is tf.keras.layers.Activation and not isinstance(
         layer.activation, lq.quantizers.Quantizer
     ):
         _take_activation(folded, layer.activation)
@@ -194,7 +200,13 @@ def trained_int8(model: tf.keras.Model) -> tf.keras.Model:
             continue
         folded = fold(links, layer)
         inputs, outputs = _fixed(quantizer), folded.trained or normal_range(folded)
-        if inputs and outputs and getattr(layer, "kernel_quantizer", None) is not None:
+        if getattr(layer, "kernel_quantizer", None) is None:
+            warnings.warn(
+                f'{layer.name} stays in float32: give it kernel_quantizer="int8" as well.',
+                stacklevel=4,
+            )
+            continue
+        if inputs and outputs:
             ready.append((folded, inputs, outputs))
             continue
         missing = "inputs (train it)" if inputs is None else "outputs"

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from larq_ext._summary import no_operand
+from larq_ext.deploy.layers import AsDense
 
 # What the engine's kernels clip to for nothing.
 FUSED = (tf.keras.activations.linear, tf.keras.activations.relu, tf.nn.relu6)
@@ -136,7 +137,7 @@ class Int8Conv2D(lq.layers.QuantConv2D):
 
 
 @tf.keras.utils.register_keras_serializable(package="larq_ext")
-class Int8Dense(Int8Conv2D):
+class Int8Dense(AsDense, Int8Conv2D):
     """A dense layer in 8-bit integers, as a 1x1 convolution.
 
     TensorFlow Lite's converter knows FULLY_CONNECTED with one scale for the whole kernel only;
@@ -152,23 +153,6 @@ class Int8Dense(Int8Conv2D):
     # Output shape
         `(samples, units)`
     """
-
-    def __init__(self, filters, kernel_size=1, **kwargs):
-        super().__init__(filters, kernel_size, **kwargs)
-        self.input_spec = None
-
-    def build(self, input_shape):
-        super().build(tf.TensorShape([None, 1, 1, input_shape[-1]]))
-        self.input_spec = tf.keras.layers.InputSpec(ndim=2, axes={-1: input_shape[-1]})
-
-    def call(self, inputs):
-        outputs = super().call(tf.reshape(inputs, (-1, 1, 1, inputs.shape[-1])))
-        return tf.reshape(outputs, (-1, self.filters))
-
-    def compute_output_shape(self, input_shape):
-        if len(input_shape) == 4:  # asked by the convolution inside
-            return super().compute_output_shape(input_shape)
-        return tf.TensorShape([input_shape[0], self.filters])
 
 
 def int8_weights(

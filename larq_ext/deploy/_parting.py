@@ -70,8 +70,13 @@ def first_parting(
     from larq_ext.runtime import Interpreter  # `deploy` itself needs no runtime
 
     graph = read_graph(flatbuffer)
-    layers = [layer for layer in baked.layers if len(layer.inbound_nodes) == 1]
-    compared = list(_comparable(graph, layers))
+    layers = [
+        layer
+        for layer in baked.layers
+        if len(layer.inbound_nodes) == 1 and len(tf.nest.flatten(layer.output)) == 1
+    ]
+    ends = [output._keras_history.layer.name for output in baked.outputs]
+    compared = list(_comparable(graph, layers, ends))
     if not compared:
         return None
     structured = inputs[0] if len(inputs) == 1 else inputs
@@ -99,11 +104,15 @@ def first_parting(
     return None
 
 
-def _comparable(graph: Graph, layers: list[Any]) -> Iterator[tuple[Op, list[str]]]:
+def _comparable(graph: Graph, layers: list[Any], ends: list[str]) -> Iterator[tuple[Op, list[str]]]:
     """The operators whose outputs are numbers, with the layers that they may end in."""
+    # The outputs of the model bear no names of layers.
+    given = dict(zip(graph.outputs, ends, strict=False))
     position = {layer.name: index for index, layer in enumerate(layers)}
 
     def named_after(op: Op) -> int | None:
+        if op.outputs[0] in given:
+            return position.get(given[op.outputs[0]])
         # The name begins with the last of the layers that an operator was made of.
         parts = graph.tensors[op.outputs[0]].name.split(";")[0].split("/")
         return next((position[part] for part in parts if part in position), None)

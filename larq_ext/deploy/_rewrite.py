@@ -87,11 +87,10 @@ Changes = dict[str, tf.keras.layers.Layer]
 
 
 def _is_relu(layer) -> bool:
-    if isinstance(layer, tf.keras.layers.ReLU):
+    if type(layer) is tf.keras.layers.ReLU:
         return layer.max_value is None and not layer.negative_slope and not layer.threshold
     return (
-        isinstance(layer, tf.keras.layers.Activation)
-        and layer.activation is tf.keras.activations.relu
+        type(layer) is tf.keras.layers.Activation and layer.activation is tf.keras.activations.relu
     )
 
 
@@ -127,8 +126,10 @@ def _pool_plan(links: Links) -> tuple[Changes, list[Rewrite]]:
     done = []
     for norm in links.layers:
         pool = _skip_nothing(links, links.before(norm))
-        if type(pool) is not tf.keras.layers.MaxPooling2D:
+        if type(pool) is not tf.keras.layers.MaxPooling2D or pool.data_format != "channels_last":
             continue
+        if None in links.after(norm):
+            continue  # the model's output would bear the name of the pooling
         conv = _skip_nothing(links, links.before(pool))
         affine = affine_of(norm)
         if not is_plain_conv(conv) or affine is None or (affine[0] < 0).any():
@@ -141,7 +142,7 @@ def _pool_plan(links: Links) -> tuple[Changes, list[Rewrite]]:
 
 def _skip_nothing(links: Links, layer):
     """The layer that computes something, behind those that a rewrite left empty."""
-    while isinstance(layer, tf.keras.layers.Activation) and is_linear(layer):
+    while type(layer) is tf.keras.layers.Activation and is_linear(layer):
         layer = links.before(layer)
     return layer
 

@@ -100,7 +100,9 @@ def is_linear(layer) -> bool:
 
 def affine_of(layer) -> tuple[np.ndarray, np.ndarray] | None:
     """Factor and summand per channel of a batch normalization at inference."""
-    if not isinstance(layer, tf.keras.layers.BatchNormalization):
+    kind = tf.keras.layers.BatchNormalization
+    # A class derived from it may compute something else.
+    if not isinstance(layer, kind) or type(layer).call is not kind.call:
         return None
     if list(layer.axis) != [len(layer.input_shape) - 1]:
         return None

@@ -222,7 +222,7 @@ def _binary_parts(layer, without: Collection[str]) -> tuple[KernelForm, InputFor
             return _SWITCHED_OFF.format(name=name, rewrite=rewrite)
     if getattr(layer, "data_format", None) == "channels_first":
         return "the Larq Compute Engine takes channels last: use data_format='channels_last'"
-    if isinstance(layer, lq.layers.QuantDense) and len(layer.get_input_shape_at(0)) != 2:
+    if isinstance(layer, lq.layers.QuantDense) and any(len(s) != 2 for s in _input_shapes(layer)):
         return "QuantDense on inputs of more than two dimensions"
     inputs = _input_form(layer.input_quantizer)
     if inputs is None:
@@ -235,7 +235,9 @@ def _binary_parts(layer, without: Collection[str]) -> tuple[KernelForm, InputFor
     latent = np.asarray(tf.cast(tf.convert_to_tensor(layer.kernel), tf.float32))
     if not np.isfinite(latent).all():
         return "the kernel has values that are not finite: training has failed"
-    if isinstance(layer.kernel_quantizer, BinaryQuantizer):
+    # Ours take the last axis for the output channels, so of a transposed kernel only the values
+    # can tell.
+    if isinstance(layer.kernel_quantizer, BinaryQuantizer) and not transposed:
         kernel = layer.kernel_quantizer.kernel_form(latent)
     else:
         values = np.asarray(layer.kernel_quantizer(tf.constant(latent)))
@@ -287,9 +289,17 @@ def _untransposable(layer) -> str | None:
         )
     if layer.dilation_rate != (1, 1) or layer.output_padding is not None:
         return "QuantConv2DTranspose with a dilation or an output padding"
-    if None in layer.get_input_shape_at(0)[1:3]:
+    sizes_of_images = {tuple(shape[1:3]) for shape in _input_shapes(layer)}
+    if len(sizes_of_images) > 1:
+        return f"QuantConv2DTranspose on images of several sizes, {sorted(sizes_of_images)}"
+    if None in sizes_of_images.pop():
         return "QuantConv2DTranspose on images of unknown size: give the model an input shape"
     return None
+
+
+def _input_shapes(layer) -> list[tuple[int | None, ...]]:
+    """The shapes of the inputs wherever a layer is used."""
+    return [tuple(layer.get_input_shape_at(i)) for i in range(len(layer.inbound_nodes))]
 
 
 def _name(quantizer) -> str:

@@ -116,20 +116,8 @@ class BinaryConv2D(lq.layers.QuantConv2D):
         return config
 
 
-@tf.keras.utils.register_keras_serializable(package="larq_ext")
-class BinaryDense(BinaryConv2D):
-    """A dense layer as a 1x1 convolution, which is the only dense form with a binary kernel.
-
-    # Arguments
-        filters: Number of filters of the kernel, see `BinaryConv2D`.
-        **kwargs: Arguments of `BinaryConv2D`.
-
-    # Input shape
-        `(samples, channels)`
-
-    # Output shape
-        `(samples, units)`
-    """
+class AsDense:
+    """Makes a class of convolutions one of dense layers, whose kernels are 1x1."""
 
     def __init__(self, filters, kernel_size=1, **kwargs):
         super().__init__(filters, kernel_size, **kwargs)
@@ -147,7 +135,24 @@ class BinaryDense(BinaryConv2D):
     def compute_output_shape(self, input_shape):
         if len(input_shape) == 4:  # asked by the convolution inside
             return super().compute_output_shape(input_shape)
-        return tf.TensorShape([input_shape[0], self.filters - self.ones_filter])
+        outputs = super().compute_output_shape([None, 1, 1, input_shape[-1]])
+        return tf.TensorShape([input_shape[0], outputs[-1]])
+
+
+@tf.keras.utils.register_keras_serializable(package="larq_ext")
+class BinaryDense(AsDense, BinaryConv2D):
+    """A dense layer as a 1x1 convolution, which is the only dense form with a binary kernel.
+
+    # Arguments
+        filters: Number of filters of the kernel, see `BinaryConv2D`.
+        **kwargs: Arguments of `BinaryConv2D`.
+
+    # Input shape
+        `(samples, channels)`
+
+    # Output shape
+        `(samples, units)`
+    """
 
 
 def deployed_weights(

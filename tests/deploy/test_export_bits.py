@@ -246,6 +246,17 @@ def test_signs_as_numbers(networks, run, tmp_path):
     assert "unpack_signs" in operators(path)
 
 
+def test_dense_layers_on_maps_and_transposed_convolutions(networks, run, tmp_path):
+    up = lq.layers.QuantConv2DTranspose(
+        7, 4, strides=2, padding="same", input_quantizer="ste_sign", kernel_quantizer="ste_sign"
+    )
+    image = tf.keras.Input((5, 4, 32))
+    model = networks.randomize(tf.keras.Model(image, tf.keras.layers.Dense(3)(up(image))))
+    images = np.random.default_rng(8).normal(size=(3, 5, 4, 32)).astype(np.float32)
+    (actual,) = run(export_bits(model, tmp_path / "up.npz"), images)
+    assert_samples_agree(actual, model.predict(images, verbose=0))
+
+
 def test_float_operators(networks, run, tmp_path):
     layers = tf.keras.layers
     image = tf.keras.Input((8, 8, 32))

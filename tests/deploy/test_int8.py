@@ -240,6 +240,27 @@ def test_softmax_and_all_layers_and_names(networks):
     np.testing.assert_allclose(outputs, named.predict(x, verbose=0), atol=1.01 / 256)
 
 
+class Standardized(tf.keras.layers.Conv2D):
+    """Computes something of its own."""
+
+    def convolution_op(self, inputs, kernel):
+        return super().convolution_op(inputs, kernel - tf.reduce_mean(kernel))
+
+
+def test_classes_derived_from_a_convolution_are_left_alone(networks):
+    model = tf.keras.Sequential(
+        [
+            tf.keras.Input((8, 8, 3)),
+            Standardized(32, 3, name="stem"),
+            networks.quant_conv(32),
+            tf.keras.layers.GlobalAveragePooling2D(),
+            tf.keras.layers.Dense(4, name="logits"),
+        ]
+    )
+    edged = int8_edges(model, np.ones((4, 8, 8, 3), "float32"))
+    assert [m.name for m in edged.layers if isinstance(m, Int8Conv2D)] == ["logits"]
+
+
 def test_saved_and_loaded(edged, conversion, tmp_path):
     edged.save(tmp_path / "edged.keras")
     again = tf.keras.models.load_model(tmp_path / "edged.keras")

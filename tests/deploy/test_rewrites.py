@@ -245,6 +245,33 @@ def test_a_baked_model_is_rewritten_once():
     assert bake(baked) is baked
 
 
+class Negated(layers.BatchNormalization):
+    """Computes something of its own."""
+
+    def call(self, inputs, training=None):
+        return -super().call(inputs, training=training)
+
+
+def test_classes_derived_from_a_norm_are_left_alone():
+    model = tf.keras.Sequential(
+        [tf.keras.Input((6, 6, 32)), Negated(), binary(16), layers.GlobalAveragePooling2D()]
+    )
+    check(random_weights(model, 13), [])
+
+
+def test_outputs_keep_their_names():
+    model = tf.keras.Sequential(
+        [
+            tf.keras.Input((6, 6, 32)),
+            binary(16),
+            layers.MaxPool2D(name="pool"),
+            layers.BatchNormalization(name="scores"),
+        ]
+    )
+    check(random_weights(model, 14), [])
+    assert bake(model).output_names == ["scores"]
+
+
 @pytest.mark.parametrize("without", ["pool", ["poool"]])
 def test_unknown_names(without):
     with pytest.raises(ValueError, match="`without` is a collection of names from"):
@@ -297,6 +324,35 @@ def test_transposed_convolution_is_saved_and_loaded(tmp_path):
     again = tf.keras.models.load_model(tmp_path / "model.keras")
     x = images(model, 12)
     np.testing.assert_array_equal(again.predict(x, verbose=0), baked.predict(x, verbose=0))
+
+
+@pytest.mark.parametrize("method", ["fda", "siman", "learnable_scale", "mlp_classifier"])
+def test_transposed_convolutions_with_a_scale_per_input_channel_stay_float(method):
+    """Our kernel quantizers take the last axis for the outputs; here it is the inputs."""
+    quantizer = lqx.quantizers.METHODS[method].kernel_quantizer()
+    up = lq.layers.QuantConv2DTranspose(
+        32,
+        4,
+        strides=2,
+        padding="same",
+        input_quantizer="ste_sign",
+        kernel_quantizer=quantizer,
+        name="up",
+    )
+    model = tf.keras.Sequential([tf.keras.Input((5, 4, 32)), up])
+    baked = bake(model)
+    x = images(model, 15)
+    truth = model.predict(x, verbose=0)
+    np.testing.assert_allclose(baked.predict(x, verbose=0), truth, atol=1e-4 * np.abs(truth).max())
+
+
+def test_a_transposed_convolution_of_several_sizes_stays_float():
+    up = lq.layers.QuantConv2DTranspose(
+        8, 4, strides=2, padding="same", input_quantizer="ste_sign", kernel_quantizer="ste_sign"
+    )
+    inputs = [tf.keras.Input((4, 4, 32)), tf.keras.Input((8, 8, 32))]
+    model = tf.keras.Model(inputs, [layers.GlobalMaxPooling2D()(up(x)) for x in inputs])
+    assert "several sizes" in lqx.deploy.float_reasons(bake(model))[up.name]
 
 
 def test_transposed_geometry_is_that_of_tensorflow():

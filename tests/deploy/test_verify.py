@@ -76,6 +76,19 @@ def test_the_layer_where_file_and_model_part_is_named(resnet20, changed, layer, 
     assert first_parting(model, flatbuffer, [images], DEFAULT_TOLERANCE, engine) is None
 
 
+def test_layers_with_several_outputs_are_passed_over(networks):
+    image = tf.keras.Input((6, 6, 32))
+    x = networks.quant_conv(32, name="first")(image)
+    parts = tf.keras.layers.Lambda(lambda x: tf.split(x, 2, axis=-1))(x)
+    x = tf.keras.layers.GlobalAveragePooling2D()(tf.keras.layers.Concatenate()(parts))
+    model = networks.randomize(tf.keras.Model(image, tf.keras.layers.Dense(3, name="top")(x)))
+    flatbuffer = convert(model).flatbuffer
+    model.get_layer("top").kernel.assign_add(tf.ones((32, 3)))
+    images = np.random.default_rng(0).normal(size=(4, 6, 6, 32)).astype("float32")
+    report = verify(model, flatbuffer, images)
+    assert not report.ok and report.parting.layer == "top"
+
+
 @pytest.fixture(scope="module")
 def resnet20():
     import larq_ext_zoo as zoo
@@ -119,25 +132,25 @@ def test_the_largest_difference_is_located():
     keras = np.array([[1.0, 2.0], [4.0, 3.0], [0.0, 1.0]])
     file = keras.copy()
     file[1, 0] -= 0.5
-    report = _compare([np.zeros((3, 1)), keras], [np.zeros((3, 1)), file], tolerance=0.1)
+    report = _compare([np.zeros((3, 1)), keras], [np.zeros((3, 1)), file], [0.1, 0.1])
     assert report.max_difference == 0.5
     assert report.max_difference_at == (1, 1, 0)
     assert report.relative_difference == 0.5 / 4.0
     assert report.different == (1,)
     assert report.equal_top1 == 3
-    assert _compare([keras], [file], tolerance=0.2).ok
+    assert _compare([keras], [file], [0.2]).ok
 
 
 def test_another_top1_fails_within_the_tolerance():
     keras, file = np.array([[1.0, 1.001]]), np.array([[1.001, 1.0]])
-    report = _compare([keras], [file], tolerance=0.1)
+    report = _compare([keras], [file], [0.1])
     assert not report.ok
     assert (report.equal_top1, report.different) == (0, (0,))
 
 
 def test_maps_have_no_top1():
     output = np.ones((2, 4, 4, 3))
-    report = _compare([output], [output], tolerance=0.0)
+    report = _compare([output], [output], [0.0])
     assert report.ok
     assert report.equal_top1 is None
     assert report.share is None
@@ -145,7 +158,7 @@ def test_maps_have_no_top1():
 
 def test_what_is_no_number_counts_as_different():
     keras, file = np.array([[np.nan], [1.0], [np.inf]]), np.array([[np.nan], [np.nan], [np.inf]])
-    report = _compare([keras], [file], tolerance=0.5)
+    report = _compare([keras], [file], [0.5])
     assert report.different == (1,)
     assert json.loads(json.dumps(report.to_dict(), allow_nan=False))["max_difference"] == "inf"
 

@@ -42,4 +42,8 @@ if __name__ == "__main__":
     sys.path.insert(0, str(FILE.parent))
     import test_exam
 
-    write({test_exam.case_name(*case): test_exam.operators(*case) for case in test_exam.CASES})
+    lists = {}
+    for case in test_exam.CASES:
+        lists[test_exam.case_name(*case)] = test_exam.operators(*case)
+        print(test_exam.case_name(*case), flush=True)
+    write(lists)
