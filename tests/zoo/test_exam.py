@@ -85,24 +85,22 @@ def case_name(network, variant, method):
     return f"{network} {variant or 'default'} {method}"
 
 
+def images_of(network):
+    return np.random.default_rng(0).normal(size=(8, *SHAPES[network])).astype("float32")
+
+
 def operators(network, variant, method):
-    """The operators of the file of a network that is trained, as far as they can tell."""
+    """The operators of a trained network's file: before, norms do nothing and are left out."""
     model = build(network, variant, method)
-    generator = np.random.default_rng(0)
-    for layer in model.layers:
-        # What adds nothing or multiplies by one before training would be left out.
-        layer.set_weights(
-            [w if w.any() else generator.normal(0, 0.1, w.shape) for w in layer.get_weights()]
-        )
+    train(model, images_of(network))
     return op_list(lqx.deploy.convert(model).flatbuffer)
 
 
 def exam(network, variant, method):
     """Takes one network through everything, and returns what was seen."""
-    shape = SHAPES[network]
     model = build(network, variant, method)
     layers = binary_layers(model)
-    images = np.random.default_rng(0).normal(size=(8, *shape)).astype("float32")
+    images = images_of(network)
 
     before = [layer.kernel.numpy() for layer in layers]
     train(model, images)
