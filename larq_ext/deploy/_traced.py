@@ -20,6 +20,7 @@ from larq_ext.deploy._expected import Kernel
 from larq_ext.deploy._filters import WEIGHT_INPUT
 from larq_ext.deploy._flatbuffer import Graph, Op, Tensor
 from larq_ext.deploy._reasons import SIGN, WRONG_SIGN
+from larq_ext.deploy.convert import trace as trace_inference
 
 _NAMES = {
     "AddV2": "ADD",
@@ -70,14 +71,7 @@ def trace(model: tf.keras.Model, kernels: Sequence[Kernel]) -> Traced:
         model: a built model.
         kernels: what is looked for in it.
     """
-    signature = [tf.TensorSpec([1, *tensor.shape[1:]], tensor.dtype) for tensor in model.inputs]
-
-    @tf.function(autograph=False)
-    def infer(*inputs: tf.Tensor) -> list[tf.Tensor]:
-        structured = tf.nest.pack_sequence_as(model.input, inputs)
-        return tf.nest.flatten(model(structured, training=False))
-
-    concrete = infer.get_concrete_function(*signature)
+    concrete = trace_inference(model)
     # Of a layer without a binary form everything is said.
     handles = {id(kernel.variable.handle): kernel for kernel in kernels if not kernel.cause}
     captured = {inner.op.name: handles.get(id(outer)) for outer, inner in concrete.graph.captures}

@@ -25,6 +25,7 @@ from larq_ext.deploy._filters import (
 from larq_ext.deploy._flatbuffer import Graph, Op, Tensor, load_flatbuffer, read_graph
 from larq_ext.deploy._macs import macs_of
 from larq_ext.deploy._operators import file_sizes, operators
+from larq_ext.deploy._probe import CONVERTERS_TOLERANCE
 from larq_ext.deploy._reasons import why_float
 from larq_ext.deploy._report import AuditReport, LayerAudit, OpAudit
 from larq_ext.deploy._rewrite import Rewrite
@@ -213,7 +214,7 @@ def _looks_binary(graph: Graph, op: Op) -> bool:
         return False
     rows = file_rows(op, tensor.data)
     sizes = np.abs(rows)
-    one_size = np.ptp(sizes, axis=1) <= 5e-3 * sizes[:, 0]
+    one_size = np.ptp(sizes, axis=1) <= CONVERTERS_TOLERANCE * sizes[:, 0]
     return bool(one_size.all() and (rows > 0).any() and (rows < 0).any())
 
 

@@ -209,14 +209,15 @@ def verify(
     report = _compare(expected, actual, tolerances)
     if not report.different:
         return report
-    unstable = _unstable(model, arrays, expected, report.different, tolerances)
+    from larq_ext.deploy.bake import bake
+
+    baked = bake(model)
+    unstable = _unstable(baked, arrays, expected, report.different, tolerances)
     stable = [sample for sample in report.different if sample not in unstable]
     parting = None
     if stable and not any(integers):
-        from larq_ext.deploy.bake import bake
-
         few = [array[stable[:_EXAMINED]] for array in arrays]
-        parting = first_parting(bake(model), load_flatbuffer(flatbuffer), few, tolerance, engine)
+        parting = first_parting(baked, load_flatbuffer(flatbuffer), few, tolerance, engine)
     return replace(report, unstable=unstable, parting=parting)
 
 
@@ -252,16 +253,13 @@ def _compare(
 
 
 def _unstable(
-    model: tf.keras.Model,
+    baked: tf.keras.Model,
     inputs: list[np.ndarray],
     expected: list[np.ndarray],
     different: tuple[int, ...],
     tolerances: list[float],
 ) -> tuple[int, ...]:
     """Those samples of `different` for which Keras disagrees with itself as well."""
-    from larq_ext.deploy.bake import bake
-
-    baked = bake(model)
     shaken = tf.keras.models.clone_model(baked)
     scales = [_scale(output) for output in expected]
     generator = np.random.default_rng(0)
