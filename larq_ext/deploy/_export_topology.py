@@ -89,9 +89,9 @@ class _Network:
         self.tensors: dict[str, dict[str, Any]] = {}
         self._ops: list[dict[str, Any]] = []
         self._names: dict[int, str] = {}
-        self._batch = self.tensor(self.details.inputs[0]).shape[0]
-        self._given = self._ends(self.details.outputs, outputs)
-        for index, name in self._ends(self.details.inputs, inputs).items():
+        self._batch = self.tensor(self.graph.inputs[0]).shape[0]
+        self._given = self._ends(self.graph.outputs, outputs)
+        for index, name in self._ends(self.graph.inputs, inputs).items():
             self._declare(index, name)
 
     def _ends(self, indices: Sequence[int], names: Sequence[str]) -> dict[int, str]:
@@ -103,8 +103,8 @@ class _Network:
         return {
             "format": FORMAT,
             "version": VERSION,
-            "inputs": [self._names[index] for index in self.details.inputs],
-            "outputs": [self._names[index] for index in self.details.outputs],
+            "inputs": [self._names[index] for index in self.graph.inputs],
+            "outputs": [self._names[index] for index in self.graph.outputs],
             "ops": self._ops,
             "tensors": self.tensors,
         }

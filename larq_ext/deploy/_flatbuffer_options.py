@@ -1,4 +1,4 @@
-"""Reads from TensorFlow Lite files what their operators do beyond their names, and the ends."""
+"""Reads from TensorFlow Lite files what their operators do beyond their names."""
 
 from __future__ import annotations
 
@@ -11,19 +11,15 @@ class Details(NamedTuple):
     # Arguments
         options: for each operator its built-in options, by TensorFlow Lite's names; empty for
             custom operators.
-        inputs: the positions of the tensors that the graph takes.
-        outputs: the positions of the tensors that it gives.
-        names: the names that the signature gives to these tensors.
+        names: the names that the signature gives to the tensors at the ends of the graph.
     """
 
     options: tuple[dict[str, Any], ...]
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
     names: dict[int, str]
 
 
 def read_details(flatbuffer: bytes) -> Details:
-    """Parses the built-in options and the inputs and outputs of a TensorFlow Lite model.
+    """Parses the built-in options and the signature of a TensorFlow Lite model.
 
     # Arguments
         flatbuffer: the serialized model, undamaged (`read_graph` says whether it is).
@@ -45,8 +41,6 @@ def read_details(flatbuffer: bytes) -> Details:
         names = {entry.TensorIndex(): entry.Name().decode() for entry in entries}
     return Details(
         tuple(_options(schema, operator, tables) for operator in operators),
-        tuple(int(graph.Inputs(i)) for i in range(graph.InputsLength())),
-        tuple(int(graph.Outputs(i)) for i in range(graph.OutputsLength())),
         names,
     )
 
