@@ -1,0 +1,137 @@
+"""From a box in a picture to the crop that a network sees, and back.
+
+A *view* is what is cut out: its centre in pixels and its scale, the size in units of 200 pixels, as
+the official code of the parents has them. Coordinates are those of pixel centres: the first pixel
+of a row is at 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+PADDING = 1.25  # a view is this much larger than the box
+PIXEL_STD = 200.0
+
+
+def clip_box(box: Sequence[float], image_size: Sequence[int]) -> np.ndarray | None:
+    """Clips a box to a picture as the standard pipeline does with labelled boxes.
+
+    \\[ x_1 = \\max(0, x), \\quad x_2 = \\min(W - 1, x_1 + \\max(0, w - 1)) \\]
+    and the same for y: the corners are pixel centres, so a box becomes one pixel smaller.
+
+    # Arguments
+        box: x, y, width, height in pixels.
+        image_size: Height and width of the picture.
+
+    # Returns
+        float64 array `(4,)` of x, y, width, height; `None` if nothing is left, or only a point.
+
+    # References
+        - [Official code](https://github.com/leoxiaobin/deep-high-resolution-net.pytorch)
+    """
+    first = np.maximum(0.0, box[:2])
+    last = np.asarray(image_size[::-1], float) - 1
+    last = np.minimum(last, first + np.maximum(0.0, np.asarray(box[2:], float) - 1))
+    size = last - first
+    # A comparison that NaN fails.
+    if not (size.min() >= 0 and size.max() > 0):
+        return None
+    return np.concatenate([first, size])
+
+
+def box_to_view(
+    box: np.ndarray | Sequence[float], aspect: float, padding: float = PADDING
+) -> tuple[np.ndarray, np.ndarray]:
+    """The view around a box: the smallest of the aspect that holds it, made larger.
+
+    # Arguments
+        box: x, y, width, height in pixels; `(..., 4)`.
+        aspect: Width by height of the network's input.
+        padding: Factor of the size.
+
+    # Returns
+        The centre `(..., 2)` in pixels, and the scale `(..., 2)`: width and height in units of
+        200 pixels.
+    """
+    box = np.asarray(box, np.float64)
+    width = np.maximum(box[..., 2], box[..., 3] * aspect)
+    scale = np.stack([width, width / aspect], -1) * (padding / PIXEL_STD)
+    return box[..., :2] + box[..., 2:] / 2, scale
+
+
+def affine(
+    centre: Sequence[float] | np.ndarray,
+    scale: Sequence[float] | np.ndarray,
+    rotation: float,
+    size: Sequence[int],
+) -> np.ndarray:
+    """The map from a picture to a crop of it.
+
+    \\[ x_{out} = k R (x - c) + (W_{out}, H_{out}) / 2, \\quad k = W_{out} / (200 s_w) \\]
+    with \\( R = [[\\cos r, \\sin r], [-\\sin r, \\cos r]] \\). Heat maps a quarter of the crop
+    in size take the same view with their own `size`: their coordinates are a quarter of the
+    crop's.
+
+    # Arguments
+        centre: Centre of the view in pixels.
+        scale: Its width and height in units of 200 pixels; only the width is used.
+        rotation: Degrees.
+        size: Height and width of the crop.
+
+    # Returns
+        float64 array `(2, 3)`, for `transform`.
+
+    # References
+        - [Official code](https://github.com/leoxiaobin/deep-high-resolution-net.pytorch)
+          (a closed form of its construction from three points)
+    """
+    factor = size[1] / (PIXEL_STD * scale[0])
+    angle = np.deg2rad(rotation)
+    cosine, sine = factor * np.cos(angle), factor * np.sin(angle)
+    linear = np.array([[cosine, sine], [-sine, cosine]])
+    offset = np.array([size[1] / 2, size[0] / 2]) - linear @ np.asarray(centre, np.float64)
+    return np.concatenate([linear, offset[:, None]], 1)
+
+
+def invert(matrix: np.ndarray) -> np.ndarray:
+    """The map from the crop back to the picture, `(2, 3)`."""
+    linear = np.linalg.inv(matrix[:, :2])
+    return np.concatenate([linear, -linear @ matrix[:, 2:]], 1)
+
+
+def transform(matrix: np.ndarray, points: np.ndarray | Sequence[float]) -> np.ndarray:
+    """Maps points.
+
+    # Arguments
+        matrix: `(2, 3)`, or `(..., 2, 3)` to go with the points by the rules of broadcasting.
+        points: x and y, `(..., 2)`.
+
+    # Returns
+        Their images, `(..., 2)`.
+    """
+    return np.einsum("...ij,...j->...i", matrix[..., :2], points) + matrix[..., 2]
+
+
+def crop(image: np.ndarray, matrix: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """Cuts a view out of a picture, bilinearly, with zeros outside of it.
+
+    # Arguments
+        image: uint8 array `(rows, columns, 3)`.
+        matrix: The map from the picture to the crop, `(2, 3)`.
+        size: Height and width of the crop.
+
+    # Returns
+        uint8 array `(height, width, 3)`.
+    """
+    from PIL import Image
+
+    back = invert(matrix)
+    # Pillow puts the centre of the first pixel at one half, in both pictures.
+    back[:, 2] += 0.5 - back[:, :2].sum(1) / 2
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    found = picture.transform(
+        (size[1], size[0]), Image.Transform.AFFINE, back.ravel(), Image.Resampling.BILINEAR
+    )
+    return np.asarray(found)
