@@ -22,16 +22,17 @@ from larq_ext_recipes import (  # noqa: F401  (they register)
     resnet34,
     vgg_small,
 )
+from larq_ext_recipes._base_experiment import BaseExperiment, configure
 from larq_ext_recipes._compare import compare
 from larq_ext_recipes._errors import TrainingError, TrainingInterrupted, UsageError
 from larq_ext_recipes._evaluate import evaluate
-from larq_ext_recipes._experiment import Experiment, configure
+from larq_ext_recipes._experiment import Experiment
 from larq_ext_recipes._registry import get_experiment, list_experiments, register
 from larq_ext_recipes._trainer import Callbacks, run_experiment
 
 
 def train(
-    experiment: str | Experiment,
+    experiment: str | BaseExperiment,
     *,
     resume: bool = False,
     overwrite: bool = False,
@@ -42,7 +43,7 @@ def train(
     """Trains an experiment and writes everything about it to its output folder.
 
     # Arguments
-        experiment: Name of a registered experiment, or an `Experiment`.
+        experiment: Name of a registered experiment, or an experiment such as an `Experiment`.
         resume: Whether to continue the run in the output folder.
         overwrite: Whether to delete the run in the output folder.
         callbacks: Further Keras callbacks.

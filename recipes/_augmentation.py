@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from larq_ext_recipes import _keras_cv
 from larq_ext_recipes._errors import UsageError
+from larq_ext_recipes._pipeline import Normalise, Row, Source
 
 Draws = dict[str, tf.Tensor]
 
@@ -209,6 +210,36 @@ class Augmentation:
         return tf.cast(tf.concat([tf.minimum(corner, room), size], axis=-1), tf.int32)
 
     # Colours and mixtures, on batches.
+
+    def finish(
+        self, images: tf.Tensor, labels: tf.Tensor, row: Row, source: Source, normalise: Normalise
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Changes colours, normalises and mixes a batch.
+
+        # Arguments
+            images: `(batch, height, width, channels)`, cropped and flipped.
+            labels: Class numbers `(batch,)`.
+            row: What the pipeline knows of the batch.
+            source: The data set.
+            normalise: What gives images the mean and deviation that a network sees.
+
+        # Returns
+            Images float32 of the same shape and labels, `(batch, classes)` if they are mixed.
+        """
+        keys, position = None, row["position"]
+        if self.randaugment is not None:
+            keys = tf.map_fn(
+                lambda item: tf.random.fold_in(*item),
+                (row["key"], position),
+                fn_output_signature=row["key"].dtype,
+            )
+        images = self.recolor(tf.cast(images, tf.float32), row["draws"], keys, source.white)
+        images = normalise(images)
+        if not self.mixes:
+            return images, labels
+        # The negative numbers: no image's own key is used for the batch again.
+        key = tf.random.fold_in(row["key"][0], -1 - position[0])
+        return self.mix(images, tf.one_hot(labels, len(source.classes)), key)
 
     def recolor(self, images: tf.Tensor, draws: Draws, keys: tf.Tensor, white: float) -> tf.Tensor:
         """Changes colours, and whatever RandAugment does.

@@ -10,6 +10,7 @@ from typing import Any
 
 from larq_ext.quantizers import METHODS
 from larq_ext_recipes import _compare_process as process
+from larq_ext_recipes._base_experiment import BaseExperiment
 from larq_ext_recipes._compare_plot import draw
 from larq_ext_recipes._compare_progress import Display
 from larq_ext_recipes._compare_report import (
@@ -109,6 +110,7 @@ class Comparison:
         _check_overrides(overrides)
         if isinstance(experiment, str):
             experiment = get_experiment(experiment)
+        _check_task(experiment)
         self.base = experiment.replace(**overrides)
         if self.base.strategy == "multiworker":
             raise UsageError(
@@ -148,6 +150,8 @@ class Comparison:
         """All experiments with the network, the data and one of the methods."""
         for name in list_experiments():
             found = get_experiment(name)
+            if not isinstance(found, Experiment):
+                continue
             same = (found.network, found.dataset) == (experiment.network, experiment.dataset)
             if not same or (found.quantizer or FLOAT) not in methods:
                 continue
@@ -354,6 +358,14 @@ def compare(
     )
     command = list(command if command is not None else sys.argv)
     return comparison.run(resume=resume, overwrite=overwrite, command=command)
+
+
+def _check_task(experiment: BaseExperiment) -> None:
+    if not isinstance(experiment, Experiment):
+        raise UsageError(
+            f"A comparison is of classifiers, and {experiment.name} is none: train it once for "
+            f"each method with `larq-ext train {experiment.name} quantizer=METHOD seed=SEED`."
+        )
 
 
 def _check_overrides(overrides: dict[str, Any]) -> None:

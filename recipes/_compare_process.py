@@ -21,9 +21,10 @@ from typing import Any
 
 import tensorflow as tf
 
+from larq_ext_recipes._base_experiment import configure
 from larq_ext_recipes._environment import hardware, versions
 from larq_ext_recipes._errors import TrainingError, TrainingInterrupted, UsageError
-from larq_ext_recipes._experiment import Experiment, configure
+from larq_ext_recipes._experiment import Experiment
 from larq_ext_recipes._run_folder import RunFolder
 from larq_ext_recipes._signals import StopRequest
 from larq_ext_recipes._trainer import load_teacher, run_experiment
@@ -75,9 +76,10 @@ def check(experiments: list[Sent]) -> dict[str, Any]:
             dataset, loaded = experiment.load_data(), wanted
             images = f"{dataset.test_size} {dataset.evaluated} images of {dataset.name}"
             facts.append((dataset.fingerprint(), images, f"{dataset.train_size} images"))
-        experiment.initialize(experiment.build_model(dataset))
+        network = experiment.build_model(dataset)
+        experiment.initialize(network)
         if experiment.teacher is not None:
-            load_teacher(experiment.teacher, dataset)
+            load_teacher(experiment.teacher, network)
         tf.keras.backend.clear_session()
     if len(set(facts)) > 1:
         images = "; ".join(sorted({f"{trained} and {tested}" for _, tested, trained in facts}))

@@ -1,64 +1,24 @@
-"""What an experiment is: a network, its data and how it is trained, with nothing left open.
+"""Experiments of classification.
 
 Annotations are evaluated here: zookeeper reads the types of the fields from them.
 """
 
-import math
-import pathlib
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import tensorflow as tf
-from zookeeper import Field, component
-from zookeeper import configure as configure_component
+from zookeeper import Field
 
-from larq_ext_recipes import _overrides
 from larq_ext_recipes._augmentation import Augmentation
+from larq_ext_recipes._base_experiment import BaseExperiment, CurveLabels, defaults_of
 from larq_ext_recipes._errors import UsageError
 from larq_ext_recipes._names import unknown_name
-from larq_ext_recipes._optimizers import decayed_variables, make_optimizer
-from larq_ext_recipes._schedules import LearningRate
-from larq_ext_recipes._two_step import drop_kernel_quantizers, load_initial_weights
+from larq_ext_recipes._training_step import softened
 from larq_ext_recipes.datasets import LOADERS, Dataset
 from larq_ext_recipes.datasets import load as load_dataset
 
-# A run may be resumed with other values of these: they change nothing in the training.
-FREE_FIELDS = frozenset(
-    {
-        "description",
-        "data_dir",
-        "output_dir",
-        "checkpoint_minutes",
-        "checkpoint_steps",
-        "progress",
-        "strategy",
-    }
-)
 
-_LEAST = {
-    "epochs": 1,
-    "batch_size": 1,
-    "evaluate_every": 1,
-    "temperature": 1e-6,
-    **dict.fromkeys(
-        (
-            "holdout",
-            "limit",
-            "warmup_epochs",
-            "weight_decay",
-            "checkpoint_minutes",
-            "seed",
-            "first_step_epochs",
-            "bop_threshold",
-        ),
-        0,
-    ),
-}
-_BELOW_ONE = ("momentum", "label_smoothing", "weight_average", "bop_gamma")
-
-
-class Experiment:
-    """A training run, completely described: a zookeeper task whose fields are its settings.
+class Experiment(BaseExperiment):
+    """A training run of a classifier, completely described: a task whose fields are its settings.
 
     Derive a class, give its fields values and decorate it with `recipes.register`; its name is
     the name of the experiment, and the first line of its docstring what the list of experiments
@@ -73,187 +33,45 @@ class Experiment:
             epochs = Field(50)
         ```
 
+    A `network` that is a function takes `input_shape`, `num_classes` and `quantizer`, and returns
+    a model ending in a softmax.
+
     # Arguments
-        network: Name of a network in `larq_ext_zoo`, or a function with its signature
-            (`input_shape`, `num_classes`, `quantizer`) that returns a model ending in a softmax.
-        quantizer: Method of binarization, or `None` for floating point.
-        binarize: `"all"`, or `"inputs"` to leave the kernels real, as in the first of two steps.
-        network_options: Further arguments of the network, such as `variant=siman,gamma=0.5`.
+        Those of `BaseExperiment`, and:
         dataset: Name of the data set.
-        data_dir: Where the data is; `None` lets the data set decide.
         image_size: Height and width for data sets of pictures of any size; `None` is theirs.
-        holdout: Number of training images to evaluate on instead of the test set (0: none).
-        limit: Number of training images to use, for a quick try (0: all).
-        epochs: Passes through the training images.
-        batch_size: Images per step, all workers and devices together.
-        optimizer: `"sgd"`, `"adam"` or `"adamw"`, or a function of the learning rate and the
-            model that returns any Keras optimizer, new or legacy.
-        legacy_optimizer: Whether to take Keras' legacy optimizers, as Larq's own recipes do.
-        learning_rate: The highest learning rate.
-        momentum: Momentum of SGD; first decay rate (`beta_1`) of Adam.
-        binary_optimizer: `"same"`, or `"bop"` for Larq's Bop on binary kernels (one `CaseOptimizer`
-            for all).
-        bop_threshold: Threshold of Bop.
-        bop_gamma: Adaptivity rate of Bop.
-        quantizer_learning_rate: Learning rate of an Adam of their own for the parameters of the
-            quantizers (`None`: as all others).
-        quantizer_milestones: Epochs at which that rate is multiplied by 0.1.
-        schedule: How the learning rate decays: `"cosine"` or `"linear"` to zero, `"step"` or
-            `"constant"`.
-        schedule_per_step: Whether the rate changes at every step, or only between epochs.
-        warmup_epochs: Epochs of linear warm-up at the start.
-        milestones: Epochs at which the schedule `"step"` multiplies the rate by `step_factor`.
-        step_factor: Factor of the schedule `"step"`.
-        weight_decay: L2, added to the gradient (decoupled with `"adamw"`); never on binary layers.
-        decay_norm_and_bias: Whether batch normalisation, PReLU and biases decay too.
         label_smoothing: Share of the label that is spread over all classes.
-        gradient_clip_norm: Norm that all gradients together may have, or `None`.
-        weight_average: Decay per step of a moving average of all weights, which is evaluated and
-            saved in the place of the last ones (0: none).
-        teacher: A model file, or the folder of a run, whose probabilities are learned too.
-        distillation: Share of the teacher in the loss.
         temperature: Softens the probabilities of teacher and student.
-        first_step_epochs: Epochs of a first step with real kernels and binary inputs, whose weights
-            the `epochs` of the second step, with its own schedule, start from (0: one step).
-        initial_weights: A model file, or the folder of a run, to start from; layers by name.
         crop_padding: Zeros around an image before a random crop of its size, pixels.
-        flip: Whether half of the images are mirrored.
         crop_scale: Smallest and largest share of the picture in a random resized crop, or `None`.
         color_jitter: Largest change of brightness, contrast and saturation.
         lighting: Standard deviation of the noise along the colours' principal components.
         randaugment: Magnitude of RandAugment, or `None`.
         mixup: Parameter of the beta distribution of mixup (0: none).
         cutmix: Parameter of the beta distribution of CutMix (0: none).
-        seed: Seed of initial weights, order and augmentation.
-        deterministic: Use only operations that give the same bits every time; may be slower.
-        mixed_precision: Compute in bfloat16, keep the weights in float32.
-        strategy: `"none"` for one device, `"mirrored"` for all GPUs of the machine, `"multiworker"`
-            for several machines (`TF_CONFIG` names them), `"tpu"` for a TPU.
-        evaluate_every: Epochs between evaluations; the last epoch is always evaluated.
-        checkpoint_minutes: Minutes between checkpoints inside an epoch.
-        checkpoint_steps: Steps between checkpoints inside an epoch, instead of minutes; several
-            workers, whose clocks differ, save between epochs only without it.
-        output_dir: Where the run is written; `None` is `runs/<name>`.
-        progress: `"auto"` shows a bar in a terminal and a line per epoch elsewhere; `"bar"`,
-            `"lines"` or `"none"`.
     """
 
-    network: str | Callable = Field()
-    quantizer: str | None = Field()
-    binarize: Literal["all", "inputs"] = Field("all")
-    network_options: str = Field("")
     dataset: str = Field("cifar10")
-    data_dir: str | None = Field(None)
     image_size: int | None = Field(None)
-    holdout: int = Field(0)
-    limit: int = Field(0)
-    epochs: int = Field(200)
-    batch_size: int = Field(128)
-    optimizer: Literal["sgd", "adam", "adamw"] | Callable = Field("sgd")
-    legacy_optimizer: bool = Field(False)
-    learning_rate: float = Field(0.1)
-    momentum: float = Field(0.9)
-    binary_optimizer: Literal["same", "bop"] = Field("same")
-    bop_threshold: float = Field(1e-8)
-    bop_gamma: float = Field(1e-4)
-    quantizer_learning_rate: float | None = Field(None)
-    quantizer_milestones: tuple[int, ...] = Field(())
-    schedule: Literal["cosine", "linear", "step", "constant"] = Field("cosine")
-    schedule_per_step: bool = Field(False)
-    warmup_epochs: int = Field(0)
-    milestones: tuple[int, ...] = Field(())
-    step_factor: float = Field(0.1)
-    weight_decay: float = Field(0.0)
-    decay_norm_and_bias: bool = Field(False)
     label_smoothing: float = Field(0.0)
-    gradient_clip_norm: float | None = Field(None)
-    weight_average: float = Field(0.0)
-    teacher: str | None = Field(None)
-    distillation: float = Field(0.9)
     temperature: float = Field(1.0)
-    first_step_epochs: int = Field(0)
-    initial_weights: str | None = Field(None)
     crop_padding: int = Field(4)
-    flip: bool = Field(True)
     crop_scale: tuple[float, float] | None = Field(None)
     color_jitter: float = Field(0.0)
     lighting: float = Field(0.0)
     randaugment: float | None = Field(None)
     mixup: float = Field(0.0)
     cutmix: float = Field(0.0)
-    seed: int = Field(0)
-    deterministic: bool = Field(False)
-    mixed_precision: bool = Field(False)
-    strategy: Literal["none", "mirrored", "multiworker", "tpu"] = Field("none")
-    evaluate_every: int = Field(1)
-    checkpoint_minutes: float = Field(10.0)
-    checkpoint_steps: int | None = Field(None)
-    output_dir: str | None = Field(None)
-    progress: Literal["auto", "bar", "lines", "none"] = Field("auto")
-
-    def run(self) -> None:
-        """Trains; what zookeeper's own command line calls."""
-        from larq_ext_recipes._trainer import run_experiment
-
-        run_experiment(self)
-
-    @property
-    def name(self) -> str:
-        """Name in the registry and of the output folder."""
-        return type(self).__name__
-
-    @property
-    def description(self) -> str:
-        """One line for the list of experiments."""
-        return (type(self).__doc__ or "").strip().partition("\n")[0].rstrip(".")
 
     def __post_configure__(self) -> None:
-        for field, least in _LEAST.items():
-            value = getattr(self, field)
-            if not math.isfinite(value) or value < least:
-                raise UsageError(f"{field} must be {least} or more, received {value}.")
-        for field in ("learning_rate", "quantizer_learning_rate", "gradient_clip_norm"):
-            value = getattr(self, field)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise UsageError(f"{field} must be above 0, received {value}.")
-        for field in _BELOW_ONE:
-            if not 0 <= getattr(self, field) < 1:
-                raise UsageError(
-                    f"{field} must be at least 0 and below 1, received {getattr(self, field)}."
-                )
-        if not 0 <= self.distillation <= 1:
-            raise UsageError(f"distillation must be from 0 to 1, received {self.distillation}.")
-        if self.checkpoint_steps is not None and self.checkpoint_steps < 1:
-            raise UsageError(
-                f"checkpoint_steps must be 1 or more, received {self.checkpoint_steps}."
-            )
-        if self.warmup_epochs >= self.epochs and self.warmup_epochs:
-            raise UsageError(
-                f"warmup_epochs={self.warmup_epochs} leaves nothing of epochs={self.epochs}: "
-                "give more epochs or less warm-up."
-            )
-        _ = self.augmentation  # which checks its own settings
+        super().__post_configure__()
+        self.check_least({"temperature": 1e-6})
+        self.check_below_one(("label_smoothing",))
         if self.dataset not in LOADERS:
             raise UsageError(unknown_name("data set", self.dataset, LOADERS))
-        if self.quantizer is None and (self.binarize != "all" or self.first_step_epochs):
-            raise UsageError(
-                "binarize and first_step_epochs are for binarized networks: give a quantizer."
-            )
-        if self.legacy_optimizer and self.optimizer == "adamw":
-            raise UsageError("Keras has no legacy adamw: leave legacy_optimizer out.")
-        if self.optimizer == "adamw" and self.groups_of_optimizers:
-            raise UsageError(
-                "binary_optimizer and quantizer_learning_rate need optimizer=sgd or adam."
-            )
-
-    @property
-    def groups_of_optimizers(self) -> bool:
-        """Whether some variables have an optimizer of their own."""
-        return self.binary_optimizer != "same" or self.quantizer_learning_rate is not None
 
     @property
     def augmentation(self) -> Augmentation:
-        """The random changes of the training images."""
         return Augmentation(
             crop_padding=self.crop_padding,
             flip=self.flip,
@@ -265,110 +83,28 @@ class Experiment:
             cutmix=self.cutmix,
         )
 
+    @property
+    def curve_labels(self) -> CurveLabels:
+        return CurveLabels("cross-entropy", "Top-1 error")
+
     def load_data(self) -> Dataset:
-        """Loads the data, with the hold-out in the place of the test set if there is one."""
         dataset = load_dataset(self.dataset, self.data_dir, image_size=self.image_size)
         dataset = dataset.hold_out(self.holdout) if self.holdout else dataset
         return dataset.limit(self.limit) if self.limit else dataset
 
-    def build_model(self, dataset: Dataset) -> tf.keras.Model:
-        """Builds the network with new weights.
+    def network_arguments(self, dataset: Dataset) -> dict[str, Any]:
+        return {
+            "input_shape": dataset.input_shape,
+            "num_classes": len(dataset.classes),
+            "quantizer": self.quantizer,
+        }
 
-        # Arguments
-            dataset: The data the network is for.
-
-        # Returns
-            A model from `(batch, height, width, channels)` to probabilities `(batch, classes)`.
-
-        # Raises
-            UsageError: if there is no such network, or it refuses the quantizer or an option.
-        """
-        options = self._options
-        try:
-            model = self._network()(
-                input_shape=dataset.input_shape,
-                num_classes=len(dataset.classes),
-                quantizer=self.quantizer,
-                **options,
-            )
-        except (ValueError, TypeError) as error:
-            with_options = "".join(f", {key}={value!r}" for key, value in options.items())
-            raise UsageError(
-                f"The network of {self.name} cannot be built with quantizer={self.quantizer}"
-                f"{with_options}: {error}"
-            ) from error
-        return drop_kernel_quantizers(model) if self.binarize == "inputs" else model
-
-    def initialize(self, model: tf.keras.Model) -> None:
-        """Loads the initial weights if the experiment names some.
-
-        # Raises
-            UsageError: if there is no such file or it fits no layer.
-        """
-        if self.initial_weights is not None:
-            load_initial_weights(model, pathlib.Path(self.initial_weights).expanduser())
-
-    @property
-    def _options(self) -> dict[str, Any]:
-        """The network's options: numbers, truth values and none as such, anything else as text."""
-        words = _overrides.split_words(part for part in self.network_options.split(",") if part)
-        return {key: _overrides.guess(value) for key, value in words.items()}
-
-    def _network(self) -> Callable[..., tf.keras.Model]:
-        if callable(self.network):
-            return self.network
+    def network_names(self) -> list[str]:
         import larq_ext_zoo as zoo
 
-        network = getattr(zoo, self.network, None)
-        if not callable(network):
-            raise UsageError(unknown_name("network", self.network, zoo.classification.__all__))
-        return network
+        return zoo.classification.__all__
 
-    def make_learning_rate(self, steps_per_epoch: int) -> LearningRate:
-        """The learning rate as a function of the optimizer's iteration."""
-        return LearningRate(
-            self.learning_rate,
-            self.epochs,
-            steps_per_epoch,
-            shape=self.schedule,
-            warmup_epochs=self.warmup_epochs,
-            per_step=self.schedule_per_step,
-            milestones=self.milestones,
-            factor=self.step_factor,
-        )
-
-    def make_optimizer(
-        self, model: tf.keras.Model, learning_rate: LearningRate
-    ) -> tf.keras.optimizers.Optimizer:
-        """The optimizer for a network; decay and clipping of the others are the training step's."""
-        if callable(self.optimizer):
-            return self.optimizer(learning_rate, model)
-        quantizer_rate = None
-        if self.quantizer_learning_rate is not None:
-            quantizer_rate = LearningRate(
-                self.quantizer_learning_rate,
-                self.epochs,
-                learning_rate.steps_per_epoch,
-                shape="step",
-                milestones=self.quantizer_milestones,
-            )
-        return make_optimizer(
-            self.optimizer,
-            learning_rate,
-            model,
-            momentum=self.momentum,
-            legacy=self.legacy_optimizer,
-            decoupled_decay=self.weight_decay,
-            decayed=self.decayed_variables(model),
-            bop=(self.bop_threshold, self.bop_gamma) if self.binary_optimizer == "bop" else None,
-            quantizer_rate=quantizer_rate,
-        )
-
-    def decayed_variables(self, model: tf.keras.Model) -> list[tf.Variable]:
-        """The variables of a network that `weight_decay` is for."""
-        return decayed_variables(model, self.decay_norm_and_bias) if self.weight_decay else []
-
-    def loss(self, labels: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
+    def loss(self, labels: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
         """Cross-entropy with the experiment's label smoothing, `(batch,)`.
 
         Keras takes the logits from before the softmax where it can, so this loses no digits.
@@ -376,76 +112,56 @@ class Experiment:
         # Arguments
             labels: Class numbers `(batch,)`, or shares of the classes `(batch, classes)` as mixup
                 and CutMix make them.
-            probabilities: `(batch, classes)`.
+            outputs: Probabilities `(batch, classes)`.
         """
-        classes = probabilities.shape[-1]
+        classes = outputs.shape[-1]
         mixed = labels.shape.rank == 2 and labels.shape[-1] == classes
         if not (self.label_smoothing or mixed):
-            return tf.keras.losses.sparse_categorical_crossentropy(labels, probabilities)
+            return tf.keras.losses.sparse_categorical_crossentropy(labels, outputs)
         if not mixed:
             labels = tf.one_hot(tf.cast(tf.reshape(labels, [-1]), tf.int32), classes)
         return tf.keras.losses.categorical_crossentropy(
-            labels, probabilities, label_smoothing=self.label_smoothing
+            labels, outputs, label_smoothing=self.label_smoothing
         )
 
-    def first_step(self, folder: pathlib.Path) -> "Experiment":
-        """The experiment of the first of two steps, written to a folder."""
-        return self.replace(
-            binarize="inputs",
-            epochs=self.first_step_epochs,
-            first_step_epochs=0,
-            output_dir=str(folder),
-        )
+    def metric(self) -> tf.keras.metrics.Metric:
+        """The share of images whose likeliest class is the right one (of mixed ones, the largest).
 
-    def replace(self, **changes: Any) -> "Experiment":
-        """The same experiment with other values of some fields; text is read as the field's type.
-
-        # Raises
-            UsageError: if there is no such field or a value does not fit.
+        # Returns
+            A metric with the name `"accuracy"`.
         """
-        return configure(type(self), {**self.values(), **changes})
 
-    def values(self) -> dict[str, Any]:
-        """All fields with their values."""
-        return {field: getattr(self, field) for field in self.__component_fields__}
+        def right(labels: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
+            if labels.shape.rank == 2 and labels.shape[-1] == probabilities.shape[-1]:
+                labels = tf.argmax(labels, axis=-1)
+            return tf.keras.metrics.sparse_categorical_accuracy(labels, probabilities)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Name, description and all fields as JSON has them."""
-        values = {"name": self.name, "description": self.description, **self.values()}
-        for field, value in values.items():
-            if callable(value):
-                values[field] = f"{value.__module__}.{value.__qualname__}"
-            elif isinstance(value, tuple):
-                values[field] = list(value)
-        return values
+        return tf.keras.metrics.MeanMetricWrapper(right, name="accuracy")
 
+    def teacher_loss(self, teacher: tf.Tensor, student: tf.Tensor) -> tf.Tensor:
+        """Cross-entropy to the teacher's probabilities, both softened, times `temperature**2`.
 
-@component
-class _Defaults(Experiment):
-    network: str | Callable = Field("")
-    quantizer: str | None = Field(None)
+        # Arguments
+            teacher: Probabilities `(batch, classes)`.
+            student: Probabilities `(batch, classes)`.
+        """
+        soft, answer = (
+            softened(tf.cast(p, tf.float32), self.temperature) for p in (teacher, student)
+        )
+        loss = -tf.reduce_mean(tf.reduce_sum(tf.exp(soft) * answer, axis=-1))
+        return self.temperature**2 * loss
 
+    def score(self, model: tf.keras.Model, dataset: Dataset) -> dict[str, Any]:
+        model.compile(loss=self.loss, metrics=[self.metric()])
+        test = model.evaluate(dataset.evaluation(), verbose=0, return_dict=True)
+        return {
+            "evaluated_on": f"{dataset.test_size} {dataset.evaluated} images",
+            "top1": test["accuracy"],
+            "loss": test["loss"],
+        }
 
-def defaults() -> dict[str, Any]:
-    """What the fields are where nothing else is said, as JSON has them."""
-    return configure(_Defaults, {}).to_dict()
+    def headline(self, metrics: dict[str, Any]) -> str:
+        return f"accuracy {metrics['top1']:.2%}, loss {metrics['loss']:.4f}"
 
-
-def configure(experiment: type[Experiment], overrides: Mapping[str, Any]) -> Experiment:
-    """Makes an experiment from its class.
-
-    # Arguments
-        experiment: A class decorated with `recipes.register`, or as a zookeeper component.
-        overrides: Values of fields, as values or as text.
-
-    # Returns
-        The experiment, which cannot be changed any more.
-
-    # Raises
-        UsageError: if there is no such field or a value does not fit.
-    """
-    fields = {name: field.type for name, field in experiment.__component_fields__.items()}
-    instance = experiment()
-    values = _overrides.read(overrides, fields)
-    configure_component(instance, values, interactive=False)
-    return instance
+    def defaults(self) -> dict[str, Any]:
+        return defaults_of(Experiment)

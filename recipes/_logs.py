@@ -111,13 +111,16 @@ class TensorBoardLog:
         self._writer.flush()
 
 
-def draw_learning_curve(path: pathlib.Path, rows: list[EpochRecord], evaluated: str) -> bool:
+def draw_learning_curve(
+    path: pathlib.Path, rows: list[EpochRecord], evaluated: str, labels: tuple[str, str]
+) -> bool:
     """Draws loss and error over the epochs.
 
     # Arguments
         path: The PNG file to write.
         rows: The rows of the log.
         evaluated: `"test"` or `"holdout"`.
+        labels: Names of the loss and of the error, 1 - accuracy.
 
     # Returns
         Whether it was drawn; matplotlib is optional.
@@ -130,13 +133,14 @@ def draw_learning_curve(path: pathlib.Path, rows: list[EpochRecord], evaluated: 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     FigureCanvasAgg(figure)  # no window, whatever the user's default backend
     losses, errors = figure.subplots(1, 2)
+    loss_label, error_label = labels
     rated = [row for row in rows if row.test_loss is not None]
     losses.plot([r.epoch for r in rows], [r.loss for r in rows], label="training")
     losses.plot([r.epoch for r in rated], [r.test_loss for r in rated], label=evaluated)
-    losses.set(xlabel="epoch", ylabel="cross-entropy", title="Loss")
+    losses.set(xlabel="epoch", ylabel=loss_label, title="Loss")
     errors.plot([r.epoch for r in rows], [100 * (1 - r.accuracy) for r in rows])
     errors.plot([r.epoch for r in rated], [100 * (1 - r.test_accuracy) for r in rated])
-    errors.set(xlabel="epoch", ylabel="%", title="Top-1 error", ylim=(0, None))
+    errors.set(xlabel="epoch", ylabel="%", title=error_label, ylim=(0, None))
     losses.legend(frameon=False)
     for axes in (losses, errors):
         axes.grid(alpha=0.3)

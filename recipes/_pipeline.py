@@ -7,17 +7,18 @@ have seen, and several workers see together what one would see.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
 
-from larq_ext_recipes._augmentation import Augmentation
 from larq_ext_recipes._order import batch_positions
 
 # A row is what is known of a batch before its images are read: `image` (numbers or records),
 # `position` in the epoch, `draws` and `key` of each image.
 Row = dict[str, tf.Tensor]
+Normalise = Callable[[tf.Tensor], tf.Tensor]
 
 # Nothing here needs AutoGraph, which takes a second to say so.
 untransformed = tf.autograph.experimental.do_not_convert
@@ -41,8 +42,23 @@ class Source(Protocol):
     def in_order(self, steps: Steps) -> tf.data.Dataset:
         """The images of the steps of an evaluation."""
 
-    def read(self, rows: tf.data.Dataset, augmentation: Augmentation | None) -> tf.data.Dataset:
+    def read(self, rows: tf.data.Dataset, augmentation: Changes | None) -> tf.data.Dataset:
         """Rows to `(images, labels, row)`, cropped and flipped; without one, for evaluation."""
+
+
+class Changes(Protocol):
+    """What the pipeline asks of random changes of training images; a data set may ask for more."""
+
+    def check(self, name: str, channels: int) -> None:
+        """Refuses images that the changes are not for."""
+
+    def draw(self, key: tf.Tensor, size: int) -> dict[str, tf.Tensor]:
+        """Random numbers for all images of an epoch, `(size, ...)` each."""
+
+    def finish(
+        self, images: tf.Tensor, labels: tf.Tensor, row: Row, source: Source, normalise: Normalise
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Changes a batch that was read, and normalises it."""
 
 
 class Steps:
@@ -103,7 +119,7 @@ class TrainingData:
         dataset: Source,
         batch_size: int,
         seed: int,
-        augmentation: Augmentation,
+        augmentation: Changes,
         *,
         shard: tuple[int, int] = (0, 1),
         replicas: int = 1,
@@ -173,28 +189,11 @@ class TrainingData:
     def _finish(
         self, images: tf.Tensor, labels: tf.Tensor, row: Row
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        augmentation, position = self._augmentation, row["position"]
-        images = tf.cast(images, tf.float32)
-        if augmentation.randaugment is None:
-            keys = None
-        else:
-            keys = tf.map_fn(
-                lambda item: tf.random.fold_in(*item),
-                (row["key"], position),
-                fn_output_signature=row["key"].dtype,
-            )
-        images = augmentation.recolor(images, row["draws"], keys, self._dataset.white)
-        images = self._normalise(images)
-        if not augmentation.mixes:
-            return images, labels
-        # The negative numbers: no image's own key is used for the batch again.
-        key = tf.random.fold_in(row["key"][0], -1 - position[0])
-        labels = tf.one_hot(labels, len(self._dataset.classes))
-        return augmentation.mix(images, labels, key)
+        return self._augmentation.finish(images, labels, row, self._dataset, self._normalise)
 
 
 def evaluation_batches(
-    dataset: Source, batch_size: int = 500, *, shard: tuple[int, int] = (0, 1)
+    dataset: Source, batch_size: int, *, shard: tuple[int, int] = (0, 1)
 ) -> tf.data.Dataset:
     """The test images in order, once.
 
@@ -244,7 +243,7 @@ def _tuned(batches: tf.data.Dataset) -> tf.data.Dataset:
     return batches.prefetch(2).with_options(options)
 
 
-def _normaliser(dataset: Source):
+def _normaliser(dataset: Source) -> Normalise:
     mean = tf.constant(dataset.mean, tf.float32)
     scale = 1 / tf.constant(dataset.std, tf.float32)
     return lambda images: (tf.cast(images, tf.float32) - mean) * scale

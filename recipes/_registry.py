@@ -7,18 +7,18 @@ from typing import Any
 
 import zookeeper
 
+from larq_ext_recipes._base_experiment import BaseExperiment, configure
 from larq_ext_recipes._errors import UsageError
-from larq_ext_recipes._experiment import Experiment, configure
 from larq_ext_recipes._names import unknown_name
 
-_EXPERIMENTS: dict[str, type[Experiment]] = {}
+_EXPERIMENTS: dict[str, type[BaseExperiment]] = {}
 
 
-def register(experiment: type[Experiment]) -> type[Experiment]:
+def register(experiment: type[BaseExperiment]) -> type[BaseExperiment]:
     """Makes a class of experiments a zookeeper task, known by its name.
 
     # Arguments
-        experiment: A class derived from `Experiment`.
+        experiment: A class derived from `Experiment` or `PoseExperiment`.
 
     # Returns
         The same class.
@@ -33,7 +33,7 @@ def register(experiment: type[Experiment]) -> type[Experiment]:
     return experiment
 
 
-def get_experiment(name: str, **overrides: Any) -> Experiment:
+def get_experiment(name: str, **overrides: Any) -> BaseExperiment:
     """Finds an experiment.
 
     # Arguments

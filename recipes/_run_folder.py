@@ -7,9 +7,9 @@ import shutil
 from collections.abc import Iterable
 from typing import Any
 
+from larq_ext_recipes._base_experiment import FREE_FIELDS, BaseExperiment
 from larq_ext_recipes._checkpoints import saved
 from larq_ext_recipes._errors import UsageError
-from larq_ext_recipes._experiment import FREE_FIELDS, Experiment, defaults
 from larq_ext_recipes._files import read_json, write_json
 from larq_ext_recipes._strategy import Placement
 
@@ -25,7 +25,7 @@ class RunFolder:
         writes: Whether this process is the one, of several workers, that writes.
     """
 
-    def __init__(self, experiment: Experiment, *, writes: bool = True) -> None:
+    def __init__(self, experiment: BaseExperiment, *, writes: bool = True) -> None:
         self._writes = writes
         default = pathlib.Path("runs", experiment.name)
         self.path = pathlib.Path(experiment.output_dir or default).expanduser()
@@ -38,7 +38,7 @@ class RunFolder:
         self.tensorboard = self.path / "tensorboard"
         self.first_step = self.path / "first_step"
 
-    def start(self, experiment: Experiment, data: str, resume: bool, overwrite: bool) -> None:
+    def start(self, experiment: BaseExperiment, data: str, resume: bool, overwrite: bool) -> None:
         """Prepares the folder for a new run, or checks that an old one may go on.
 
         # Arguments
@@ -54,6 +54,7 @@ class RunFolder:
         if resume and overwrite:
             raise UsageError("--resume and --overwrite exclude each other: give one of them.")
         self._content = {"configuration": experiment.to_dict(), "data": data}
+        self._defaults = experiment.defaults()
         if not self._writes:
             return None
         if resume:
@@ -107,7 +108,7 @@ class RunFolder:
             raise UsageError(f"{self.path} has no run to resume: leave --resume out.")
         before = read_json(self.run)
         # A run of an older version did what the default of a setting says that it did not have.
-        old, new = defaults() | before["configuration"], content["configuration"]
+        old, new = self._defaults | before["configuration"], content["configuration"]
         differing = [
             f"{field} was {old.get(field)!r}, now {new.get(field)!r}"
             for field in _differing(old, new, FREE_FIELDS)

@@ -8,7 +8,7 @@ import math
 import pathlib
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import larq as lq
@@ -18,11 +18,11 @@ import larq_ext
 from larq_ext._files import atomic
 from larq_ext_recipes import datasets
 from larq_ext_recipes._averaging import WeightAverage
+from larq_ext_recipes._base_experiment import BaseExperiment
 from larq_ext_recipes._checkpoints import Checkpoints, Position
 from larq_ext_recipes._diagnosis import first_not_finite
 from larq_ext_recipes._environment import hardware, versions
 from larq_ext_recipes._errors import TrainingError, TrainingInterrupted, UsageError
-from larq_ext_recipes._experiment import Experiment
 from larq_ext_recipes._files import read_json, write_json
 from larq_ext_recipes._logs import CsvLog, EpochRecord, TensorBoardLog, draw_learning_curve
 from larq_ext_recipes._optimizers import create_variables
@@ -37,11 +37,9 @@ from larq_ext_recipes.datasets import Dataset
 
 Callbacks = Sequence[tf.keras.callbacks.Callback]
 
-EVALUATED = 500  # images of a batch in an evaluation, of all workers together
-
 
 def run_experiment(
-    experiment: Experiment,
+    experiment: BaseExperiment,
     *,
     resume: bool = False,
     overwrite: bool = False,
@@ -108,7 +106,7 @@ class _Trainer:
 
     def __init__(
         self,
-        experiment: Experiment,
+        experiment: BaseExperiment,
         dataset: Dataset,
         folder: RunFolder,
         placement: Placement,
@@ -125,15 +123,17 @@ class _Trainer:
             shard=shard,
             replicas=placement.replicas,
         )
-        self.test_batches = dataset.evaluation(EVALUATED, shard=shard)
-        positions = batch_positions(dataset.test_size, EVALUATED, shard=shard, keep_all=True)
+        self.test_batches = dataset.evaluation(shard=shard)
+        positions = batch_positions(
+            dataset.test_size, dataset.evaluation_batch, shard=shard, keep_all=True
+        )
         self.test_steps = math.ceil(len(positions) / placement.replicas)
         self.learning_rate = experiment.make_learning_rate(self.data.steps_per_epoch)
         with placement.strategy.scope():
             network = experiment.build_model(dataset)
             if placement.is_chief:  # the others get all values of it below
                 experiment.initialize(network)
-            self.model = with_step(network, self._step_options())
+            self.model = with_step(network, self._step_options(network))
             self._compile()
             self.average = None
             if experiment.weight_average:
@@ -163,7 +163,7 @@ class _Trainer:
         self.placement.share(self.checkpoints.variables)
         return position
 
-    def _step_options(self) -> StepOptions:
+    def _step_options(self, network: tf.keras.Model) -> StepOptions:
         experiment = self.experiment
         options = {
             "weight_decay": 0.0 if experiment.optimizer == "adamw" else experiment.weight_decay,
@@ -172,9 +172,9 @@ class _Trainer:
         }
         if experiment.teacher is not None:
             options |= {
-                "teacher": load_teacher(experiment.teacher, self.dataset),
+                "teacher": load_teacher(experiment.teacher, network),
+                "teacher_loss": experiment.teacher_loss,
                 "distillation": experiment.distillation,
-                "temperature": experiment.temperature,
             }
         return StepOptions(**options)
 
@@ -192,13 +192,13 @@ class _Trainer:
         """Compiles, and makes all variables exist that a checkpoint has to restore."""
         model = self.model
         optimizer = self.experiment.make_optimizer(model, self.learning_rate)
-        model.compile(optimizer, loss=self.experiment.loss, metrics=[accuracy_metric()])
+        model.compile(optimizer, loss=self.experiment.loss, metrics=[self.experiment.metric()])
         # What a step says is of all replicas together already; Keras would add it up.
         model.distribute_reduction_method = "first"
         create_variables(model.optimizer, model)
-        probabilities = tf.ones([1, len(self.dataset.classes)])
-        model.compiled_loss.build(probabilities)
-        model.compiled_metrics.build(probabilities, tf.zeros([1], tf.int64))
+        outputs = tf.ones([1, *model.output_shape[1:]])
+        model.compiled_loss.build(outputs)
+        model.compiled_metrics.build(outputs, outputs)  # metrics that are objects ask no more
 
     def _batches(self, epoch: int, step: int) -> Iterator:
         """All batches of the rest of the run."""
@@ -348,13 +348,9 @@ class _Trainer:
     def _write(self, weights: list, command: list[str]) -> dict[str, Any]:
         model = self.experiment.build_model(self.dataset)  # no optimizer, no strategy, float32
         model.set_weights(weights)
-        model.compile(loss=self.experiment.loss, metrics=["accuracy"])
-        test = model.evaluate(self.dataset.evaluation(), verbose=0, return_dict=True)
         metrics = {
             "experiment": self.experiment.name,
-            "evaluated_on": f"{self.dataset.test_size} {self.dataset.evaluated} images",
-            "top1": test["accuracy"],
-            "loss": test["loss"],
+            **self.experiment.score(model, self.dataset),
             "epochs": self.position.epoch,
             "seconds": round(self.position.total_seconds, 1),
             "seed": self.experiment.seed,
@@ -371,49 +367,42 @@ class _Trainer:
             with atomic(self.folder.model) as temporary:
                 tf.keras.Model(model.inputs, model.outputs, name=model.name).save(temporary)
             write_json(self.folder.metrics, metrics)
-            drawn = draw_learning_curve(self.folder.curve, self.log.rows, self.dataset.evaluated)
+            drawn = draw_learning_curve(
+                self.folder.curve,
+                self.log.rows,
+                self.dataset.evaluated,
+                self.experiment.curve_labels,
+            )
         if not drawn:
             self.display.say("No learning curve: type `pip install matplotlib` to have it drawn.")
         self.display.say(
-            f"{self.dataset.evaluated} accuracy {test['accuracy']:.2%}, loss {test['loss']:.4f}: "
-            f"{self.folder.path}"
+            f"{self.dataset.evaluated} {self.experiment.headline(metrics)}: {self.folder.path}"
         )
         return metrics
 
 
-def load_teacher(path: str, dataset: Dataset):
+def load_teacher(path: str, network: tf.keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
     """Loads the model to learn from.
 
     # Arguments
         path: A model file, or the folder of a run.
-        dataset: The data that it has to fit.
+        network: The network that learns.
 
     # Returns
-        A function from images to probabilities.
+        A function from images to outputs.
 
     # Raises
-        UsageError: if there is none, or its input or its classes are others.
+        UsageError: if there is none, or its inputs or outputs have other shapes.
     """
     teacher = load_run_model(pathlib.Path(path).expanduser())
-    shapes = (None, *dataset.input_shape), (None, len(dataset.classes))
+    shapes = network.input_shape, network.output_shape
     if (teacher.input_shape, teacher.output_shape) != shapes:
         raise UsageError(
             f"The teacher {path} takes {teacher.input_shape} and gives {teacher.output_shape}; "
-            f"{dataset.name} needs {shapes[0]} and {shapes[1]}."
+            f"{network.name} needs one with {shapes[0]} and {shapes[1]}."
         )
     teacher.trainable = False
     return lambda images: teacher(images, training=False)
-
-
-def accuracy_metric() -> tf.keras.metrics.Metric:
-    """The share of images whose likeliest class is the right one (of mixed ones, the largest)."""
-
-    def right(labels: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
-        if labels.shape.rank == 2 and labels.shape[-1] == probabilities.shape[-1]:
-            labels = tf.argmax(labels, axis=-1)
-        return tf.keras.metrics.sparse_categorical_accuracy(labels, probabilities)
-
-    return tf.keras.metrics.MeanMetricWrapper(right, name="accuracy")
 
 
 @contextlib.contextmanager
@@ -441,7 +430,7 @@ class _Recorder(tf.keras.callbacks.Callback):
 
 
 @contextlib.contextmanager
-def _precision(experiment: Experiment) -> Iterator[None]:
+def _precision(experiment: BaseExperiment) -> Iterator[None]:
     """Sets Keras' global precision for the layers built inside, and puts it back."""
     before = tf.keras.mixed_precision.global_policy()
     if experiment.mixed_precision:

@@ -20,17 +20,17 @@ class StepOptions:
             own `weight_decay` is the decoupled kind, which is another algorithm.
         decayed: Chooses the variables of a model that decay.
         gradient_clip_norm: Norm that all gradients together may have, or `None`.
-        teacher: Function from images to probabilities to learn from, or `None`.
-        distillation: Share of the teacher in the loss.
-        temperature: Softens both probabilities; the teacher's loss is multiplied by its square.
+        teacher: Function from images to outputs to learn from, or `None`.
+        teacher_loss: Function from the teacher's and the network's outputs to a mean distance.
+        distillation: Share of that distance in the loss.
     """
 
     weight_decay: float = 0.0
     decayed: Callable[[tf.keras.Model], list[tf.Variable]] = lambda model: []
     gradient_clip_norm: float | None = None
     teacher: Callable[[tf.Tensor], tf.Tensor] | None = None
+    teacher_loss: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None
     distillation: float = 0.0
-    temperature: float = 1.0
 
     @property
     def plain(self) -> bool:
@@ -63,10 +63,10 @@ class TrainedModel(tf.keras.Model):
     def train_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
         images, labels = data
         with tf.GradientTape() as tape:
-            probabilities = self(images, training=True)
-            loss = self.compiled_loss(labels, probabilities, regularization_losses=self.losses)
+            outputs = self(images, training=True)
+            loss = self.compiled_loss(labels, outputs, regularization_losses=self.losses)
             if self.options.teacher is not None:
-                loss = self._distilled(loss, images, probabilities)
+                loss = self._distilled(loss, images, outputs)
             loss *= share_of_batch(images)
         variables = self.trainable_variables
         gradients = tape.gradient(loss, variables)
@@ -80,7 +80,7 @@ class TrainedModel(tf.keras.Model):
             zip(self._treated(gradients, variables, norm), variables, strict=True),
             experimental_aggregate_gradients=False,
         )
-        self.compiled_metrics.update_state(labels, probabilities)
+        self.compiled_metrics.update_state(labels, outputs)
         return {**self.get_metrics_result(), "gradient_norm": norm}
 
     def _treated(self, gradients, variables, norm: tf.Tensor) -> list[tf.Tensor]:
@@ -101,16 +101,13 @@ class TrainedModel(tf.keras.Model):
             treated.append(tf.where(finite, gradient, tf.zeros_like(gradient)))
         return treated
 
-    def _distilled(self, loss: tf.Tensor, images: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
-        """Mixes in the cross-entropy to the teacher's probabilities, both softened."""
+    def _distilled(self, loss: tf.Tensor, images: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
+        """Mixes in the distance from the teacher's outputs."""
         options = self.options
-        student, teacher = (
-            softened(tf.cast(p, tf.float32), options.temperature)
-            for p in (probabilities, tf.stop_gradient(options.teacher(images)))
-        )
-        soft = -tf.reduce_mean(tf.reduce_sum(tf.exp(teacher) * student, axis=-1))
-        soft *= options.temperature**2 / tf.distribute.get_strategy().num_replicas_in_sync
-        return (1 - options.distillation) * loss + options.distillation * soft
+        teacher = tf.stop_gradient(options.teacher(images))
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        distance = options.teacher_loss(teacher, outputs) / replicas
+        return (1 - options.distillation) * loss + options.distillation * distance
 
 
 def share_of_batch(images: tf.Tensor) -> tf.Tensor | float:

@@ -10,9 +10,8 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-from larq_ext_recipes._augmentation import Augmentation
 from larq_ext_recipes._errors import UsageError
-from larq_ext_recipes._pipeline import Source, TrainingData, evaluation_batches
+from larq_ext_recipes._pipeline import Changes, Source, TrainingData, evaluation_batches
 
 
 class DatasetError(Exception):
@@ -55,15 +54,17 @@ class Dataset(Source, abc.ABC):
         evaluated: What is evaluated on: `"test"`, or `"holdout"` where training images stand in.
         train_size: Number of training images.
         test_size: Number of images to evaluate on.
+        evaluation_batch: Images of a batch in an evaluation, of all workers together.
     """
 
     evaluated: str
+    evaluation_batch = 500
 
     def training(
         self,
         batch_size: int,
         seed: int,
-        augmentation: Augmentation,
+        augmentation: Changes,
         *,
         shard: tuple[int, int] = (0, 1),
         replicas: int = 1,
@@ -72,10 +73,10 @@ class Dataset(Source, abc.ABC):
         return TrainingData(self, batch_size, seed, augmentation, shard=shard, replicas=replicas)
 
     def evaluation(
-        self, batch_size: int = 500, *, shard: tuple[int, int] = (0, 1)
+        self, batch_size: int | None = None, *, shard: tuple[int, int] = (0, 1)
     ) -> tf.data.Dataset:
         """Batches to evaluate on, once and in order; as `evaluation_batches`."""
-        return evaluation_batches(self, batch_size, shard=shard)
+        return evaluation_batches(self, batch_size or self.evaluation_batch, shard=shard)
 
     @abc.abstractmethod
     def hold_out(self, count: int) -> Dataset:

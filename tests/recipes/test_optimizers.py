@@ -6,7 +6,7 @@ import larq as lq
 import numpy as np
 import pytest
 import tensorflow as tf
-from tiny import tiny_network
+from tiny import tiny_experiment, tiny_network
 
 from larq_ext_recipes._optimizers import (
     binary_kernels,
@@ -75,7 +75,11 @@ def test_distillation_formula():
         tf.keras.Model(
             x, tf.keras.layers.Dense(3, use_bias=False, kernel_initializer="Identity")(x)
         ),
-        StepOptions(teacher=lambda images: tf.constant(teacher), distillation=0.9, temperature=2.0),
+        StepOptions(
+            teacher=lambda images: tf.constant(teacher),
+            teacher_loss=tiny_experiment("unused", temperature=2.0).teacher_loss,
+            distillation=0.9,
+        ),
     )
     model.compile("sgd", loss="sparse_categorical_crossentropy")
 
