@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import tensorflow as tf
 
-from larq_ext_zoo.classification import _common as common
+from larq_ext_zoo import _common as common
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,11 @@ class Residual:
         """Whether nothing but the binarization bends what a block computes."""
         return self.activation is None and "prelu" not in self.unit
 
+    def binary_layers(self, quantizer: str | None, pad_values: float | None) -> common.BinaryLayers:
+        """What makes the binary layers of a network of this kind."""
+        instead = "relu" if self.is_linear_without_signs else None
+        return common.BinaryLayers(quantizer, pad_values, self.initializer, instead)
+
 
 def residual_network(
     name: str,
@@ -78,13 +83,27 @@ def residual_network(
 
     The other arguments are those of the networks.
     """
-    layers = common.BinaryLayers(
-        quantizer,
-        pad_values,
-        style.initializer,
-        instead="relu" if style.is_linear_without_signs else None,
-    )
     image = common.network_input(input_shape, input_tensor)
+    layers = style.binary_layers(quantizer, pad_values)
+    x = residual_body(image, style, layers, blocks, widths, large_images=large_images)
+    if include_top:
+        x = tf.keras.layers.GlobalAveragePooling2D(name="pool")(x)
+        if style.top_norm:
+            x = common.norm(x, "top_norm")
+        x = common.classes(x, num_classes, style.logits_initializer)
+    return common.finish(image, x, name, weights)
+
+
+def residual_body(
+    image,
+    style: Residual,
+    layers: common.BinaryLayers,
+    blocks: tuple[int, ...],
+    widths: tuple[int, ...],
+    *,
+    large_images: bool,
+):
+    """The last feature map of a residual network; arguments of `residual_network`."""
     size, strides = (7, 2) if large_images else (3, 1)
     x = common.real_conv(image, widths[0], size, strides, "stem", style.real_initializer)
     x = common.norm(x, "stem_norm", style.gamma)
@@ -97,15 +116,8 @@ def residual_network(
             names = [f"stage{stage + 1}_unit{2 * block + unit}" for unit in (1, 2)]
             x = _block(x, style, layers, filters, strides, names)
     if style.last == "norm":
-        x = common.norm(x, "last_norm", style.gamma)
-    else:
-        x = common.activate(x, style.last, "last")
-    if include_top:
-        x = tf.keras.layers.GlobalAveragePooling2D(name="pool")(x)
-        if style.top_norm:
-            x = common.norm(x, "top_norm")
-        x = common.classes(x, num_classes, style.logits_initializer)
-    return common.finish(image, x, name, weights)
+        return common.norm(x, "last_norm", style.gamma)
+    return common.activate(x, style.last, "last")
 
 
 def _block(x, style: Residual, layers, filters: int, strides: int, names: list[str]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from larq_ext_zoo.classification import _common as common
+from larq_ext_zoo import _common as common
 
 # Filters, size of the kernel, and whether pooling follows: the second to the fifth convolution.
 _CONVOLUTIONS = ((256, 5, True), (384, 3, False), (384, 3, False), (256, 3, True))

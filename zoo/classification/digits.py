@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from larq_ext_zoo.classification import _common as common
+from larq_ext_zoo import _common as common
 
 
 def DigitsNet(

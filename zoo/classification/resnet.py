@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from larq_ext_zoo.classification import _common as common
+from larq_ext_zoo import _common as common
 from larq_ext_zoo.classification._residual import Residual, residual_network
 
 # PyTorch's default: uniform within 1 / sqrt(fan in).

@@ -6,10 +6,10 @@ import dataclasses
 
 import tensorflow as tf
 
-from larq_ext_zoo.classification import _common as common
+from larq_ext_zoo import _common as common
 from larq_ext_zoo.classification._residual import Residual, residual_network
 
-_VARIANTS = {
+VARIANTS = {
     "default": Residual(),
     "siman": Residual(downsampling="strided", stem_activation="relu", top_norm=True, gamma=1e-8),
     "mlp_classifier": Residual(stem_activation="prelu", initializer="glorot_uniform"),
@@ -17,14 +17,21 @@ _VARIANTS = {
         unit=("norm", "conv"), shortcuts=1, activation=None, downsampling="binary", last="norm"
     ),
 }
+# Blocks of two convolutions per stage, by the number of the network's layers.
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 
 
-def _resnet(name: str, blocks: tuple[int, ...], variant: str, gamma: float | None, **arguments):
-    style = common.choose(variant, _VARIANTS)
+def widths(width: int) -> tuple[int, ...]:
+    """Filters per stage, from those of the first."""
+    return tuple(width * 2**stage for stage in range(4))
+
+
+def _resnet(depth: int, variant: str, gamma: float | None, width: int, **arguments):
+    style = common.choose(variant, VARIANTS)
     if gamma is not None:
         style = dataclasses.replace(style, gamma=gamma)
     return residual_network(
-        name, style, blocks, (64, 128, 256, 512), large_images=True, **arguments
+        f"resnet{depth}", style, BLOCKS[depth], widths(width), large_images=True, **arguments
     )
 
 
@@ -39,6 +46,7 @@ def ResNet18(
     pad_values: float | None = None,
     variant: str = "default",
     gamma: float | None = None,
+    width: int = 64,
 ) -> tf.keras.Model:
     """ResNet-18 for ImageNet: four stages with 64, 128, 256 and 512 filters.
 
@@ -72,6 +80,7 @@ def ResNet18(
         variant: `"default"`, `"siman"`, `"mlp_classifier"` or `"learnable_scale"`.
         gamma: Where the scales of norms start; `None` is what the variant says, 1e-8 for
             `"siman"`, else 1.
+        width: Filters of the first stage, doubled in each later one.
 
     # Returns
         A model from images to probabilities `(samples, num_classes)`, or features
@@ -87,10 +96,10 @@ def ResNet18(
         - [Trained Binarization](https://arxiv.org/abs/1909.11366)
     """
     return _resnet(
-        "resnet18",
-        (2, 2, 2, 2),
+        18,
         variant,
         gamma,
+        width,
         input_shape=input_shape,
         input_tensor=input_tensor,
         weights=weights,
@@ -112,6 +121,7 @@ def ResNet34(
     pad_values: float | None = None,
     variant: str = "default",
     gamma: float | None = None,
+    width: int = 64,
 ) -> tf.keras.Model:
     """ResNet-34 for ImageNet: `ResNet18` with stages of 6, 8, 12 and 6 binary convolutions.
 
@@ -129,6 +139,7 @@ def ResNet34(
         pad_values: What borders are padded with; `None` is what the method says.
         variant: One of those of `ResNet18`.
         gamma: Where the scales of norms start; `None` is what the variant says, see `ResNet18`.
+        width: Filters of the first stage, doubled in each later one.
 
     # Returns
         A model from images to probabilities `(samples, num_classes)`, or features
@@ -142,10 +153,10 @@ def ResNet34(
         - [SiMaN](https://arxiv.org/abs/2102.07981)
     """
     return _resnet(
-        "resnet34",
-        (3, 4, 6, 3),
+        34,
         variant,
         gamma,
+        width,
         input_shape=input_shape,
         input_tensor=input_tensor,
         weights=weights,

@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from larq_ext_zoo.classification import _common as common
+from larq_ext_zoo import _common as common
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,124 @@
+"""The body of a high-resolution network: branches of several sizes that are merged repeatedly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
+
+from larq_ext_zoo import _common as common
+from larq_ext_zoo.pose import _common as pose
+from larq_ext_zoo.pose._units import Units
+
+# Of the stem and, a quarter of its outputs, of the first layer.
+STEM_FILTERS = 64
+# Of a branch in a module.
+BLOCKS = 4
+# The groups of convolutions that a budget makes binary or leaves real.
+GROUPS = ("branches", "fuse", "transitions", "transition1", "layer1", "projection")
+
+
+class HighResolution:
+    """Makes the parts of a high-resolution network.
+
+    # Arguments
+        units: Makes the units.
+        width: Channels of the largest branch, doubled in each smaller one.
+        binary: The groups of `GROUPS` whose convolutions are binary.
+    """
+
+    def __init__(self, units: Units, width: int, binary: frozenset[str]):
+        self.units, self.width, self._binary = units, width, binary
+
+    def unit(self, group: str) -> Callable:
+        """What makes the units of a group."""
+        return self.units.binary if group in self._binary else self.units.real
+
+    def body(self, image, layer1: Callable, modules: Sequence[int]) -> list:
+        """The maps of all branches behind the last module, of which only the largest is merged.
+
+        # Arguments
+            image: The input.
+            layer1: What stands between the stem and the branches, from a map to a map.
+            modules: Modules with two branches, with three and so on.
+        """
+        x = self.units.real(image, STEM_FILTERS, 3, 2, name="stem1")
+        x = layer1(self.units.real(x, STEM_FILTERS, 3, 2, name="stem2"))
+        maps = [
+            self.unit("transition1")(x, self.width * 2**branch, 3, 1 + branch, name=name)
+            for branch, name in enumerate(("transition1_branch1", "transition1_branch2"))
+        ]
+        for stage, count in enumerate(modules, start=2):
+            if stage > 2:
+                name = f"transition{stage - 1}_branch{stage}"
+                filters = self.width * 2 ** (stage - 1)
+                maps.append(self.unit("transitions")(maps[-1], filters, 3, 2, name=name))
+            for module in range(1, count + 1):
+                name = f"stage{stage}_module{module}"
+                maps = [
+                    self._branch(x, f"{name}_branch{branch}")
+                    for branch, x in enumerate(maps, start=1)
+                ]
+                is_last = stage == len(modules) + 1 and module == count
+                merged = [self._merge(maps, i, name) for i in range(1 if is_last else len(maps))]
+                maps = merged + maps[len(merged) :]
+        return maps
+
+    def _branch(self, x, name: str):
+        for block in range(BLOCKS):
+            x = self._block(x, [f"{name}_unit{2 * block + unit}" for unit in (1, 2)])
+        return x
+
+    def _block(self, x, names: Sequence[str]):
+        """Two 3x3 convolutions: real ones with a shortcut around both, binary ones each."""
+        unit, filters = self.unit("branches"), x.shape[-1]
+        shortcut = None if "branches" in self._binary else x
+        y = unit(x, filters, name=names[0])
+        return unit(y, filters, name=names[1], shortcut=shortcut)
+
+    def _merge(self, maps: Sequence, target: int, module: str):
+        """The sum of all branches, brought to the size and the width of one of them."""
+        name = f"{module}_fuse{target + 1}"
+        terms = []
+        for source, x in enumerate(maps):
+            part = f"{name}_from{source + 1}"
+            if source > target:
+                x = self._up(x, self.width * 2**target, 2 ** (source - target), part)
+            elif source < target:
+                x = self._down(x, target, target - source, part)
+            terms.append(x)
+        return self.units.activate(tf.keras.layers.Add(name=f"{name}_add")(terms), name)
+
+    def _up(self, x, filters: int, factor: int, name: str):
+        x = self.unit("fuse")(x, filters, 1, name=name, activated=False)
+        return pose.upsample(x, factor, f"{name}_upsample")
+
+    def _down(self, x, target: int, steps: int, name: str):
+        """3x3 convolutions of stride 2; the last has the width of the target."""
+        for step in range(1, steps + 1):
+            last = step == steps
+            filters = self.width * 2**target if last else x.shape[-1]
+            unit_name = f"{name}_step{step}"
+            x = self.unit("fuse")(x, filters, 3, 2, name=unit_name, activated=not last)
+        return x
+
+
+def check_modules(modules: Sequence[int]) -> None:
+    """Whether there are two to four branches.
+
+    # Raises
+        ValueError: if there are not.
+    """
+    if not 1 <= len(modules) <= 3 or any(count < 1 for count in modules):
+        raise ValueError(
+            "`modules` is how many modules have two branches, three and four, such as (1, 4, 3), "
+            f"each at least 1 and none left out but at the end, received {modules!r}."
+        )
+
+
+def finish(
+    image, maps: Sequence, name: str, weights, *, num_keypoints: int, num_classes: int | None
+) -> tf.keras.Model:
+    """The model: heatmaps of the largest branch, or a classifier that sees all branches."""
+    x = pose.ending(maps[0], maps, num_keypoints=num_keypoints, num_classes=num_classes)
+    return common.finish(image, x, name, weights)
