@@ -65,7 +65,7 @@ EXTRAS = {
 INSTALL = (
     CORE + EXTRAS["train"] + EXTRAS["deploy"] + EXTRAS["plots"] + EXTRAS["demo"] + EXTRAS["images"]
 )
-EXTRAS["test"] += EXTRAS["zoo"] + EXTRAS["recipes"] + EXTRAS["onnx"]
+EXTRAS["test"] += EXTRAS["zoo"] + EXTRAS["recipes"] + EXTRAS["onnx"] + EXTRAS["pose"]
 # It brings what no package of Google's does: TensorFlow Lite's C library, for examples/cpp.
 EXTRAS["test"] += ["pymicro-wakeword>=2.5,<3; sys_platform == 'linux'"]
 EXTRAS["all"] = sorted({line for lines in EXTRAS.values() for line in lines})

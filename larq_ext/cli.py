@@ -47,6 +47,7 @@ _ELSEWHERE = {
     "compare": _Elsewhere("larq_ext_recipes._compare_cli", "compare", "Compare all methods."),
     "inspect": _Elsewhere("larq_ext.inspection.cli", "inspect", "Show what a model's bits are."),
     "export": _Elsewhere("larq_ext.deploy._export_cli", "export", "Write bits or ONNX."),
+    "pose": _Elsewhere("larq_ext.pose.cli", "pose", "Find and draw the keypoints of persons."),
 }
 
 
@@ -105,6 +106,7 @@ def main() -> None:
       larq-ext verify model.keras model.tflite           does it compute the same?
       larq-ext benchmark model.keras                     how fast, against int8 and float32?
       larq-ext predict model.tflite cat.png --like cifar10    what is in the image?
+      larq-ext pose model.tflite me.jpg -o skeleton.png       where are a person's joints?
 
     Exit codes: 0 done, 1 a check failed, 2 wrong use.
     """

@@ -91,8 +91,8 @@ def affine(
     angle = np.deg2rad(rotation)
     cosine, sine = factor * np.cos(angle), factor * np.sin(angle)
     linear = np.array([[cosine, sine], [-sine, cosine]])
-    offset = np.array([size[1] / 2, size[0] / 2]) - linear @ np.asarray(centre, np.float64)
-    return np.concatenate([linear, offset[:, None]], 1)
+    middle = np.array([[size[1] / 2], [size[0] / 2]])
+    return np.hstack([linear, middle - linear @ np.reshape(centre, (2, 1))])
 
 
 def invert(matrix: np.ndarray) -> np.ndarray:
@@ -132,6 +132,9 @@ def crop(image: np.ndarray, matrix: np.ndarray, size: Sequence[int]) -> np.ndarr
     back[:, 2] += 0.5 - back[:, :2].sum(1) / 2
     picture = Image.fromarray(np.ascontiguousarray(image))
     found = picture.transform(
-        (size[1], size[0]), Image.Transform.AFFINE, back.ravel(), Image.Resampling.BILINEAR
+        (size[1], size[0]),
+        Image.Transform.AFFINE,
+        back.ravel().tolist(),
+        Image.Resampling.BILINEAR,
     )
     return np.asarray(found)

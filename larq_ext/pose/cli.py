@@ -1,0 +1,140 @@
+"""The command `pose`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from larq_ext import cli
+from larq_ext.pose.decode import METHODS
+
+
+@click.command(
+    epilog="MODEL is the name of a pose network in the zoo, a .keras or .h5 file, a SavedModel "
+    "folder, or a converted .tflite file."
+)
+@click.argument("model")
+@click.argument(
+    "images", nargs=-1, required=True, metavar="IMAGE...", type=click.Path(path_type=Path)
+)
+@click.option(
+    "--boxes",
+    type=click.Path(path_type=Path),
+    help="A JSON file that says where the persons are: COCO detections, COCO annotations, or "
+    '{"file name": [[x, y, width, height]]}.',
+)
+@click.option(
+    "--whole-image", is_flag=True, help="One person fills the image; so it is without --boxes."
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Draw skeletons: into this file, or for several images into this folder.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the keypoints as COCO results.")
+@click.option(
+    "--no-flip", is_flag=True, help="Do not look at the mirrored image too: half the work."
+)
+@click.option(
+    "--decoding",
+    type=click.Choice(METHODS),
+    default="quarter",
+    show_default=True,
+    help="How the peak of a heat map becomes a position.",
+)
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    default=0.2,
+    show_default=True,
+    help="Keypoints of a lower confidence are not drawn.",
+)
+@click.option(
+    "--min-score",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Boxes of a lower score are left out.",
+)
+@click.option("--show-boxes", is_flag=True, help="Draw the boxes too.")
+def pose(
+    model: str,
+    images: tuple[Path, ...],
+    boxes: Path | None,
+    whole_image: bool,
+    output: Path | None,
+    as_json: bool,
+    no_flip: bool,
+    decoding: str,
+    threshold: float,
+    min_score: float,
+    show_boxes: bool,
+) -> None:
+    """Find the 17 keypoints of persons in images (a folder means the images in it).
+
+    It draws skeletons (left limbs blue, right ones orange), prints keypoints, or both. Boxes are
+    matched to images by file name, or by image_id and the number at the end of the file name. An
+    image that cannot be read is reported, the rest goes on, and the exit code is 1.
+
+    \b
+    Examples:
+      larq-ext pose sbpn18.fda me.jpg --whole-image -o skeleton.png
+      larq-ext pose model.tflite frames/ --boxes detections.json -o drawn/
+      larq-ext pose model.keras photos/ --boxes boxes.json --json > keypoints.json
+    """
+    if boxes is not None and whole_image:
+        raise ValueError("--boxes and --whole-image exclude each other: give one of them.")
+    if output is None and not as_json:
+        raise ValueError("Say what to make: -o OUT.png draws skeletons, --json prints keypoints.")
+    from larq_ext._images import image_files
+    from larq_ext.pose.boxes import BoxFile
+    from larq_ext.pose.estimator import PoseEstimator
+    from larq_ext.pose.pictures import estimate, targets
+
+    files = image_files(images)
+    outputs = [None] * len(files) if output is None else targets(files, output)
+    box_file = None if boxes is None else BoxFile(boxes, min_score)
+    estimator = PoseEstimator(model, flip_test=not no_flip, decoding=decoding)
+    if estimator.note:
+        click.echo(estimator.note, err=True)
+    records: list[dict[str, Any]] = []
+    done = 0
+    try:
+        for file, target in _with_progress(list(zip(files, outputs, strict=True))):
+            try:
+                found = estimate(
+                    estimator,
+                    file,
+                    box_file,
+                    target,
+                    threshold=threshold,
+                    show_boxes=show_boxes,
+                )
+            except (ValueError, OSError) as error:
+                click.echo(f"Error: {file}: {error}", err=True)
+                continue
+            done += 1
+            records += found.records
+            for note in found.notes:
+                click.echo(f"Note: {file}: {note}.", err=True)
+    finally:
+        # Also of what was found before Ctrl-C.
+        if as_json:
+            cli._print_json(records)
+        elif done:
+            what = "1 image" if done == 1 else f"{done} images"
+            click.echo(f"Wrote {output}: {what}, persons found: {len(records)}.")
+    sys.exit(cli.DONE if done == len(files) else cli.CHECK_FAILED)
+
+
+def _with_progress(jobs: list) -> Iterable:
+    if len(jobs) < 2 or not sys.stderr.isatty():
+        return jobs
+    from larq_ext.runtime._progress import progress
+
+    return progress(iter(jobs), len(jobs))

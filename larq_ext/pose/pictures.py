@@ -1,0 +1,110 @@
+"""Poses of the persons in picture files: records, and pictures with skeletons."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from larq_ext._files import atomic
+from larq_ext._images import SUFFIXES, load_image
+from larq_ext.pose.boxes import BoxFile, fit, image_id
+from larq_ext.pose.draw import draw
+from larq_ext.pose.estimator import PoseEstimator
+from larq_ext.pose.scoring import record
+
+
+class Found(NamedTuple):
+    """What was found in a picture: COCO result records with the file's name, and remarks."""
+
+    records: list[dict[str, Any]]
+    notes: list[str]
+
+
+def estimate(
+    estimator: PoseEstimator,
+    picture: Path,
+    boxes: BoxFile | None,
+    target: Path | None,
+    *,
+    threshold: float = 0.2,
+    show_boxes: bool = False,
+) -> Found:
+    """Finds the poses in a picture file, and draws them.
+
+    # Arguments
+        estimator: What finds them.
+        picture: A file of any kind that Pillow reads.
+        boxes: Where the persons are; `None` takes the whole picture as one person.
+        target: The file to write, whole or not at all; `None` writes none.
+        threshold, show_boxes: See `draw`.
+
+    # Returns
+        What was found.
+
+    # Raises
+        ValueError: if the picture cannot be read.
+        OSError: if the target cannot be written.
+    """
+    image = load_image(picture, 3)
+    notes: list[str] = []
+    if boxes is None:
+        number, poses = image_id(picture), estimator.predict(image)
+    else:
+        number, given = boxes.image_id(picture), boxes.find(picture)
+        if not len(given.boxes):
+            notes.append("there is no box for it")
+        usable, skipped = fit(given, image.shape[:2])
+        notes += skipped
+        poses = estimator.predict(image, *usable)
+    if target is not None:
+        from PIL import Image
+
+        drawn = draw(image, poses, threshold=threshold, boxes=show_boxes)
+        with atomic(target) as temporary:
+            Image.fromarray(drawn).save(temporary, quality=95)
+    records = [
+        {"file_name": picture.name, **record(number, pose.keypoints, pose.score)} for pose in poses
+    ]
+    return Found(records, notes)
+
+
+def targets(pictures: Sequence[Path], output: Path) -> list[Path]:
+    """The file to write for each picture.
+
+    # Arguments
+        pictures: The pictures.
+        output: A file for one picture, or a folder, for PNG files that are named like the
+            pictures (`a.png` for `a.jpg`; `a.jpg.png` if there is another `a`).
+
+    # Returns
+        As many paths.
+
+    # Raises
+        ValueError: if several pictures would become one file, or one would be written over.
+    """
+    is_file = output.suffix.lower() in SUFFIXES and not output.is_dir()
+    if is_file and len(pictures) > 1:
+        raise ValueError(
+            f"{len(pictures)} pictures need a folder for the output, received the file {output}."
+        )
+    if not is_file and output.suffix and not output.is_dir() and len(pictures) == 1:
+        raise ValueError(
+            f"The output is a folder or a picture ({', '.join(SUFFIXES)}), received {output}."
+        )
+    stems = Counter(picture.stem for picture in pictures)
+    names = [each.name if stems[each.stem] > 1 else each.stem for each in pictures]
+    files = [output] if is_file else [output / f"{name}.png" for name in names]
+    origins = {picture.resolve() for picture in pictures}
+    seen: dict[Path, Path] = {}
+    for picture, file in zip(pictures, files, strict=True):
+        if file.resolve() in origins:
+            raise ValueError(f"The output {file} would be written over a picture: take another.")
+        other = seen.setdefault(file, picture)
+        if other != picture:
+            raise ValueError(
+                f"{other} and {picture} would both become {file}: give them one after the other, "
+                "with outputs of their own."
+            )
+    return files
