@@ -1,0 +1,170 @@
+"""`larq-ext pose` on pictures of every kind, good and bad."""
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from spots import BOX, SPOTS, spot_picture
+
+from larq_ext import cli
+from larq_ext.pose import pictures
+from larq_ext.pose.keypoints import KEYPOINTS
+
+Image = pytest.importorskip("PIL.Image")
+
+INDICES = [KEYPOINTS.index(name) for name in SPOTS]
+PLACES = np.array(list(SPOTS.values()))
+
+
+def run(*arguments):
+    result = CliRunner().invoke(cli.main, ["pose", *map(str, arguments)])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def places(record):
+    return np.reshape(record["keypoints"], (17, 3))[INDICES, :2]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two pictures with the same person; the second is turned by its EXIF data."""
+    path = tmp_path / "photos"
+    path.mkdir()
+    picture = Image.fromarray(spot_picture())
+    picture.save(path / "a1.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture.transpose(Image.Transpose.ROTATE_90).save(path / "b2.jpg", exif=exif, quality=98)
+    return path
+
+
+@pytest.fixture
+def boxes(tmp_path):
+    path = tmp_path / "boxes.json"
+    path.write_text(json.dumps({"a1.png": [BOX], "b2.jpg": [BOX, [500, 5, 10, 10]]}))
+    return path
+
+
+def test_keypoints_and_pictures_of_a_folder(network_file, folder, boxes, tmp_path):
+    output = tmp_path / "drawn"
+    options = ["--decoding", "dark", "--no-flip", "--json"]
+    result = run(network_file, folder, "--boxes", boxes, "-o", output, *options)
+    assert result.exit_code == 0, result.stderr
+    records = json.loads(result.stdout)
+    assert [record["file_name"] for record in records] == ["a1.png", "b2.jpg"]
+    assert [record["image_id"] for record in records] == [1, 2]
+    assert all(record["category_id"] == 1 and 0.9 < record["score"] < 1.1 for record in records)
+    for record in records:
+        np.testing.assert_allclose(places(record), PLACES, atol=0.5)
+    note = f"Note: {folder / 'b2.jpg'}: box 2 of 2, [500, 5, 10, 10], is outside of the picture"
+    assert result.stderr.splitlines() == [f"{note}: skipped."]
+    assert sorted(path.name for path in output.iterdir()) == ["a1.png", "b2.png"]
+    drawn = np.asarray(Image.open(output / "a1.png")).astype(int)
+    changed = np.abs(drawn - spot_picture()).max(-1) > 20
+    assert changed[np.round(PLACES[:, 1]).astype(int), np.round(PLACES[:, 0]).astype(int)].all()
+    assert Image.open(output / "b2.png").size == (200, 240)  # upright
+
+
+def test_one_picture_without_boxes(network_file, folder, tmp_path):
+    output = tmp_path / "new" / "out.jpg"
+    result = run(network_file, folder / "a1.png", "--whole-image", "-o", output)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == f"Wrote {output}: 1 image, persons found: 1.\n"
+    assert Image.open(output).size == (200, 240)
+    (record,) = json.loads(run(network_file, folder / "a1.png", "--json").stdout)
+    assert np.abs(places(record) - PLACES).max() < 12.5
+
+
+def test_bad_pictures_are_reported_and_the_rest_goes_on(network_file, folder, tmp_path):
+    rgb = Image.open(folder / "a1.png")
+    good = {
+        "grey.png": rgb.convert("L"),
+        "cmyk.jpg": rgb.convert("CMYK"),
+        "palette.gif": rgb.quantize(64),
+        "alpha.png": rgb.convert("RGBA"),
+        "one.png": rgb.resize((1, 1)),
+        "line.png": rgb.resize((1, 300)),
+    }
+    for name, image in good.items():
+        image.save(folder / name)
+    (folder / "text.png").write_text("no image")
+    (folder / "cut.png").write_bytes((folder / "a1.png").read_bytes()[:200])
+    (folder / "empty.jpg").write_bytes(b"")
+    output = tmp_path / "drawn"
+    result = run(network_file, folder, tmp_path / "gone.png", "-o", output, "--json")
+    assert result.exit_code == 1
+    bad = [folder / "cut.png", folder / "empty.jpg", folder / "text.png", tmp_path / "gone.png"]
+    errors = result.stderr.splitlines()
+    assert [line.split(": ")[1] for line in errors] == list(map(str, bad))
+    assert all(line.startswith("Error: ") for line in errors)
+    records = json.loads(result.stdout)
+    assert {record["file_name"] for record in records} == {"a1.png", "b2.jpg", *good}
+    assert np.isfinite([record["keypoints"] for record in records]).all()
+    assert len(list(output.iterdir())) == len(good) + 2
+    assert Image.open(output / "one.png").size == (1, 1)
+
+
+def test_a_target_that_cannot_be_written(network_file, folder, tmp_path):
+    (tmp_path / "file").write_text("")
+    result = run(network_file, folder, "-o", tmp_path / "file")
+    assert result.exit_code == 1 and result.stdout == ""
+    assert result.stderr.count("Error: ") == 2
+
+
+def test_interruption_loses_nothing_that_is_done(network_file, folder, tmp_path, monkeypatch):
+    real = pictures.estimate
+
+    def estimate(estimator, picture, *arguments, **options):
+        if picture.name == "b2.jpg":
+            raise KeyboardInterrupt
+        return real(estimator, picture, *arguments, **options)
+
+    monkeypatch.setattr(pictures, "estimate", estimate)
+    result = run(network_file, folder, "-o", tmp_path / "drawn", "--json")
+    assert result.exit_code == 1 and "Aborted!" in result.stderr
+    (record,) = json.loads(result.stdout)
+    assert record["file_name"] == "a1.png"
+    assert [path.name for path in (tmp_path / "drawn").iterdir()] == ["a1.png"]
+
+
+def test_a_picture_without_a_box(network_file, folder, tmp_path):
+    boxes = tmp_path / "boxes.json"
+    boxes.write_text("[]")
+    result = run(network_file, folder / "a1.png", "--boxes", boxes, "--json")
+    assert result.exit_code == 0 and json.loads(result.stdout) == []
+    assert result.stderr == f"Note: {folder / 'a1.png'}: there is no box for it.\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{model}", "{image}"], "-o OUT.png draws skeletons, --json prints keypoints"),
+        (["{model}", "{image}", "--boxes", "x", "--whole-image", "--json"], "exclude each other"),
+        (["{model}", "{image}", "--boxes", "gone.json", "--json"], "no file gone.json"),
+        (["gone.keras", "{image}", "--json"], "no file gone.keras"),
+        (["{model}", "{folder}", "-o", "out.png"], "2 pictures need a folder for the output"),
+        (["{model}", "{image}", "-o", "out.pdf"], r"a folder or a picture (.png, "),
+        (["{model}", "{folder}", "-o", "{folder}"], "a1.png would be written over a picture"),
+        (["{model}", "{image}", "{other}", "-o", "out"], "would both become out/a1.png.png"),
+    ],
+)
+def test_wrong_use_is_one_clear_line(arguments, message, network_file, folder, tmp_path):
+    places = {"model": network_file, "image": folder / "a1.png", "folder": folder}
+    result = run(*(each.format(**places, other=tmp_path / "a1.png") for each in arguments))
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("Error: ") and message in line
+
+
+def test_pictures_of_one_name_get_outputs_of_their_own(tmp_path):
+    inputs = [tmp_path / name for name in ("a.jpg", "a.png", "b.png")]
+    found = pictures.targets(inputs, tmp_path / "out")
+    assert [path.name for path in found] == ["a.jpg.png", "a.png.png", "b.png"]
+
+
+def test_the_command_is_listed_with_examples():
+    assert "pose" in CliRunner().invoke(cli.main, ["--help"]).stdout
+    assert "Examples:\n    larq-ext pose " in run("--help").stdout
