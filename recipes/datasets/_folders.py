@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
 import functools
 import hashlib
 import os
 import pathlib
-import sys
 
 import numpy as np
 import tensorflow as tf
@@ -16,7 +14,7 @@ import tensorflow as tf
 from larq_ext_recipes._pipeline import Steps
 from larq_ext_recipes.datasets._dataset import DatasetError
 from larq_ext_recipes.datasets._looking import describe, how_to_extract
-from larq_ext_recipes.datasets._pictures import PictureDataset, decode_or_name
+from larq_ext_recipes.datasets._pictures import PictureDataset, decode_all, decode_or_name
 
 TRAIN = ("train",)
 TEST = ("val", "validation", "test")  # the first that is there
@@ -95,14 +93,11 @@ class FolderDataset(PictureDataset):
 
     def find_damage(self, training: bool) -> None:
         splits = (self.test, self.train) if training else (self.test,)  # the smaller one first
-        paths = [split.folder / os.fsdecode(file) for split in splits for file in split.files]
-        print(f"Looking for the damaged one of {len(paths):,} pictures ...", file=sys.stderr)
-        with concurrent.futures.ThreadPoolExecutor() as pool:
-            try:
-                for _ in pool.map(_decode_file, paths):
-                    pass
-            finally:
-                pool.shutdown(cancel_futures=True)
+        decode_all(
+            functools.partial(_decode_file, split.folder / os.fsdecode(file))
+            for split in splits
+            for file in split.files
+        )
 
     def fingerprint(self) -> str:
         """A SHA-256 of names and sizes of all files and the preprocessing, in hexadecimal.

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import abc
+import concurrent.futures
+import sys
+from collections.abc import Callable, Iterable
 
 import tensorflow as tf
 
@@ -54,30 +57,13 @@ class PictureDataset(Dataset, abc.ABC):
         """
 
     def read(self, rows: tf.data.Dataset, augmentation: Augmentation | None) -> tf.data.Dataset:
-        width = rows.element_spec["position"].shape[0]
-
         def load(item: Row) -> tuple[tf.Tensor, tf.Tensor]:
             content, label, name = self.fetch(item["image"], augmentation is not None)
-            content = _checked(content, name)
+            content = checked(content, name)
             picture = self._picture(content, item.get("draws"), augmentation)
             return picture, label
 
-        def nothing() -> tuple[tf.Tensor, tf.Tensor]:
-            return tf.zeros(self.input_shape, tf.uint8), tf.zeros([], tf.int64)
-
-        @untransformed
-        def picture(item: Row) -> tuple[tf.Tensor, tf.Tensor, Row]:
-            image, label = tf.cond(item["position"] >= 0, lambda: load(item), nothing)
-            known = {name: value for name, value in item.items() if name != "image"}
-            return tf.ensure_shape(image, self.input_shape), label, known
-
-        @untransformed
-        def whole(images: tf.Tensor, labels: tf.Tensor, row: Row):
-            row = without_fill({**row, "images": images, "labels": labels})
-            return row.pop("images"), row.pop("labels"), row
-
-        pictures = rows.unbatch().map(picture, num_parallel_calls=tf.data.AUTOTUNE)
-        return pictures.batch(width, drop_remainder=True).map(whole)
+        return read_batches(rows, load, self.input_shape, tf.TensorSpec([], tf.int64))
 
     def _picture(
         self, content: tf.Tensor, draws: Draws | None, augmentation: Augmentation | None
@@ -105,6 +91,43 @@ class PictureDataset(Dataset, abc.ABC):
         picture = tf.pad(picture, [[padding, padding], [padding, padding], [0, 0]])
         top, left = tf.unstack((sides - self.image_size) // 2 + padding + shift)
         return tf.slice(picture, tf.stack([top, left, 0]), self.input_shape)
+
+
+def read_batches(
+    rows: tf.data.Dataset,
+    load: Callable[[Row], tuple[tf.Tensor, tf.Tensor]],
+    image_shape: tuple[int, int, int],
+    label: tf.TensorSpec,
+) -> tf.data.Dataset:
+    """Reads the images of rows one by one, side by side, and puts them into batches again.
+
+    # Arguments
+        rows: Batches as the pipeline gives them.
+        load: Reads one image and its label.
+        image_shape: Height, width and channels of an image, uint8.
+        label: Shape and type of a label.
+
+    # Returns
+        `(images, labels, row)` of each batch.
+    """
+    width = rows.element_spec["position"].shape[0]
+
+    def nothing() -> tuple[tf.Tensor, tf.Tensor]:
+        return tf.zeros(image_shape, tf.uint8), tf.zeros(label.shape, label.dtype)
+
+    @untransformed
+    def picture(item: Row) -> tuple[tf.Tensor, tf.Tensor, Row]:
+        image, answer = tf.cond(item["position"] >= 0, lambda: load(item), nothing)
+        known = {name: value for name, value in item.items() if name != "image"}
+        return tf.ensure_shape(image, image_shape), tf.ensure_shape(answer, label.shape), known
+
+    @untransformed
+    def whole(images: tf.Tensor, labels: tf.Tensor, row: Row):
+        row = without_fill({**row, "images": images, "labels": labels})
+        return row.pop("images"), row.pop("labels"), row
+
+    pictures = rows.unbatch().map(picture, num_parallel_calls=tf.data.AUTOTUNE)
+    return pictures.batch(width, drop_remainder=True).map(whole)
 
 
 def decode(content: tf.Tensor, window=None) -> tf.Tensor:
@@ -173,7 +196,23 @@ def decode_or_name(content: bytes, name: bytes) -> None:
         ) from error
 
 
-def _checked(content: tf.Tensor, name: tf.Tensor) -> tf.Tensor:
+def decode_all(decoders: Iterable[Callable[[], None]]) -> None:
+    """Decodes pictures side by side until one raises the error that names it.
+
+    # Raises
+        DatasetError: if a picture is damaged.
+    """
+    decoders = list(decoders)
+    print(f"Looking for the damaged one of {len(decoders):,} pictures ...", file=sys.stderr)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        try:
+            for _ in pool.map(lambda decoder: decoder(), decoders):
+                pass
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def checked(content: tf.Tensor, name: tf.Tensor) -> tf.Tensor:
     """The content, unchanged.
 
     TensorFlow's decoders do not know names of files, so what does not end as a picture does is

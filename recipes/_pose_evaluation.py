@@ -1,0 +1,132 @@
+"""COCO's ten numbers of any form of a pose network, and those of a pose that sees no picture."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from larq_ext.pose.baseline import mean_pose, pose_in_boxes
+from larq_ext.pose.boxes import BoxFile
+from larq_ext.pose.estimator import PoseEstimator
+from larq_ext.pose.geometry import PIXEL_STD, box_to_view
+from larq_ext.pose.scoring import evaluate as coco_evaluate
+from larq_ext.pose.scoring import record, results
+from larq_ext_recipes._errors import UsageError
+from larq_ext_recipes.datasets.coco_keypoints import PersonSplit
+
+LABELLED = "ground truth"
+
+
+class PictureBoxes(NamedTuple):
+    """The boxes of one picture.
+
+    # Arguments
+        number: Of the picture in its split.
+        boxes: x, y, width, height in pixels, `(persons, 4)`.
+        scores: `(persons,)`.
+    """
+
+    number: int
+    boxes: np.ndarray
+    scores: np.ndarray
+
+
+def picture_boxes(split: PersonSplit, file: str | pathlib.Path | None) -> list[PictureBoxes]:
+    """The boxes to look for persons in, for each picture that has one.
+
+    # Arguments
+        split: The pictures.
+        file: A detector's boxes, see `larq_ext.pose.boxes.BoxFile`; `None` for the labelled ones,
+            clipped to the picture, with the score 1.
+
+    # Raises
+        UsageError: if the file cannot be read or has no box in these pictures.
+    """
+    if file is None:
+        order = np.argsort(split.persons.images, kind="stable")
+        numbers, starts = np.unique(split.persons.images[order], return_index=True)
+        boxes = np.split(split.persons.boxes[order], starts[1:])
+        pairs = zip(numbers.tolist(), boxes, strict=True)
+        return [PictureBoxes(number, found, np.ones(len(found))) for number, found in pairs]
+    try:
+        source = BoxFile(pathlib.Path(file))
+    except (FileNotFoundError, ValueError) as error:
+        raise UsageError(str(error)) from error
+    result = []
+    for number, name in enumerate(split.pictures.names):
+        boxes, scores = source.find(pathlib.Path(name))
+        sound = boxes[:, 2:].min(1, initial=np.inf) > 0
+        if sound.any():
+            result.append(PictureBoxes(number, boxes[sound], scores[sound]))
+    if not result:
+        raise UsageError(f"{file} has no box in the {len(split.image_ids)} pictures of the data.")
+    return result
+
+
+def evaluate_pose(
+    model: Any,
+    split: PersonSplit,
+    *,
+    flip_test: bool = True,
+    decoding: str = "quarter",
+    boxes: str | pathlib.Path | None = None,
+) -> dict[str, Any]:
+    """Scores a pose network with COCO's own tool.
+
+    # Arguments
+        model: Any that `larq_ext.pose.PoseEstimator` takes.
+        split: Pictures with persons.
+        flip_test: Whether the mirrored crops are seen too.
+        decoding: How a peak becomes a coordinate: `"argmax"`, `"quarter"` or `"dark"`.
+        boxes: A detector's boxes; `None` for the labelled ones.
+
+    # Returns
+        AP, AP50, AP75, APm, APl, AR, AR50, AR75, ARm, ARl, and what they are of: `images`,
+        `persons` (labelled), `boxes`, `flip_test`, `decoding`.
+
+    # Raises
+        UsageError: if it is no pose network, or the boxes cannot be read.
+        DatasetError: if a picture is damaged.
+    """
+    try:
+        estimator = PoseEstimator(model, flip_test=flip_test, decoding=decoding)
+    except (FileNotFoundError, ValueError) as error:
+        raise UsageError(str(error)) from error
+    found = picture_boxes(split, boxes)
+    pictures = split.decoded([each.number for each in found])
+    records = [
+        record(int(split.image_ids[each.number]), pose.keypoints, pose.score)
+        for each, picture in zip(found, pictures, strict=True)
+        for pose in estimator.predict(picture, each.boxes, each.scores)
+    ]
+    return {
+        **coco_evaluate(split.annotations(), records),
+        "images": len(split.image_ids),
+        "persons": len(split),
+        "boxes": LABELLED if boxes is None else str(boxes),
+        "flip_test": flip_test,
+        "decoding": decoding,
+    }
+
+
+def evaluate_mean_pose(train: PersonSplit, split: PersonSplit) -> dict[str, float]:
+    """The ten numbers of one pose for all: the training persons' mean, placed in each labelled box.
+
+    # Arguments
+        train: The persons that the mean is of.
+        split: Pictures with persons.
+    """
+    persons = split.persons
+    keypoints = pose_in_boxes(mean_pose(train.annotations()["annotations"]), persons.boxes)
+    _, scales = box_to_view(persons.boxes, 0.75)
+    areas = scales.prod(1) * PIXEL_STD**2
+    ids = split.image_ids[persons.images]
+    return coco_evaluate(split.annotations(), results(ids, keypoints, np.ones(len(ids)), areas))
+
+
+def describe_numbers(numbers: dict[str, Any], names: Iterable[str] = ("AP", "AP50", "AR")) -> str:
+    """Some of the ten numbers in percent, as `AP 12.3, AP50 ...`."""
+    return ", ".join(f"{name} {100 * numbers[name]:.1f}" for name in names)

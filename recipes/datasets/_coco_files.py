@@ -1,0 +1,183 @@
+"""Where the annotations and the pictures of COCO's person keypoints are."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import functools
+import os
+import pathlib
+import zipfile
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from larq_ext.pose.scoring import read_json
+from larq_ext_recipes.datasets._dataset import DatasetError
+from larq_ext_recipes.datasets._looking import describe, how_to_extract
+
+# Names of the two parts: COCO's own, then those of a smaller copy.
+PARTS = {"train": ("train2017", "train"), "test": ("val2017", "val", "eval")}
+_ADVICE = (
+    "COCO's layout is annotations/person_keypoints_{train,val}2017.json (or .json.gz) next to the "
+    "folders train2017 and val2017."
+)
+
+
+class Pictures(abc.ABC):
+    """Encoded pictures by number.
+
+    # Attributes
+        names: Their file names, in the order of the numbers.
+    """
+
+    names: tuple[str, ...]
+
+    @abc.abstractmethod
+    def fetch(self, number: tf.Tensor) -> tf.Tensor:
+        """The encoded content of a picture, in a graph."""
+
+    @abc.abstractmethod
+    def sizes(self) -> list[int]:
+        """Bytes of each picture."""
+
+    def part(self, numbers: Sequence[int]) -> Pictures:
+        """Some of them, numbered anew."""
+        return dataclasses.replace(self, names=tuple(self.names[number] for number in numbers))
+
+    def name(self, number: tf.Tensor) -> tf.Tensor:
+        """Where a picture is, in a graph, for errors."""
+        return tf.strings.join([f"{self.place}{os.sep}", tf.gather(self._names, number)])
+
+    @functools.cached_property
+    def _names(self) -> tf.Tensor:
+        with tf.init_scope(), tf.device("CPU"):  # for every graph, and also where there is a GPU
+            return tf.constant(self.names)
+
+
+@dataclasses.dataclass(frozen=True)
+class PictureFolder(Pictures):
+    """Pictures that are files.
+
+    # Arguments
+        place: Their folder.
+        names: Their file names.
+    """
+
+    place: pathlib.Path
+    names: tuple[str, ...]
+
+    def fetch(self, number: tf.Tensor) -> tf.Tensor:
+        return tf.io.read_file(self.name(number))
+
+    def sizes(self) -> list[int]:
+        with os.scandir(self.place) as entries:
+            known = {entry.name: entry.stat().st_size for entry in entries}
+        return [known.get(name, 0) for name in self.names]
+
+
+@dataclasses.dataclass(frozen=True)
+class PictureArchive(Pictures):
+    """Pictures in a ZIP file, all of them held in memory as they are encoded.
+
+    # Arguments
+        place: The archive.
+        names: Their file names, without the folder that they have in the archive.
+    """
+
+    place: pathlib.Path
+    names: tuple[str, ...]
+
+    def fetch(self, number: tf.Tensor) -> tf.Tensor:
+        return tf.gather(self._contents, number)
+
+    def sizes(self) -> list[int]:
+        with zipfile.ZipFile(self.place) as archive:
+            known = {_base(info.filename): info.file_size for info in archive.infolist()}
+        return [known.get(name, 0) for name in self.names]
+
+    @functools.cached_property
+    def _contents(self) -> tf.Tensor:
+        with zipfile.ZipFile(self.place) as archive:
+            inside = {_base(name): name for name in archive.namelist()}
+            contents = [archive.read(inside[name]) for name in self.names]
+        with tf.init_scope(), tf.device("CPU"):
+            return tf.constant(contents)
+
+
+def find_part(folder: pathlib.Path, part: str) -> tuple[pathlib.Path, pathlib.Path]:
+    """Finds one part of the data.
+
+    # Arguments
+        folder: Where to look.
+        part: `"train"` or `"test"`.
+
+    # Returns
+        The file of annotations, and the folder or archive of pictures.
+
+    # Raises
+        DatasetError: if one of them is missing.
+    """
+    for name in PARTS[part]:
+        for place in (folder / "annotations", folder):
+            for suffix in (".json", ".json.gz"):
+                file = place / f"person_keypoints_{name}{suffix}"
+                if file.is_file():
+                    return file, _find_pictures(folder, name)
+    command = how_to_extract(folder) if folder.is_dir() else None
+    advice = f"Extract the archive first, with `{command}`." if command else _ADVICE
+    raise DatasetError(
+        f"No person_keypoints_{PARTS[part][0]}.json in {folder} or its folder annotations; found "
+        f"{describe(folder)}. {advice}"
+    )
+
+
+def _find_pictures(folder: pathlib.Path, name: str) -> pathlib.Path:
+    for place in (folder / name, folder / "images" / name, folder / f"{name}_images.zip"):
+        if place.exists():
+            return place
+    raise DatasetError(
+        f"The pictures of {name} are missing: looked for the folder {folder / name} and the "
+        f"archive {name}_images.zip; found {describe(folder)}. {_ADVICE}"
+    )
+
+
+def open_pictures(place: pathlib.Path, names: Sequence[str]) -> Pictures:
+    """The pictures of a folder or archive.
+
+    # Raises
+        DatasetError: if one is missing or empty.
+    """
+    kind = PictureFolder if place.is_dir() else PictureArchive
+    pictures = kind(place, tuple(names))
+    try:
+        sizes = pictures.sizes()
+    except (OSError, zipfile.BadZipFile) as error:
+        raise DatasetError(f"{place} cannot be read: {error}. Get it again.") from error
+    bad = [name for name, size in zip(names, sizes, strict=True) if not size]
+    if bad:
+        raise DatasetError(
+            f"{len(bad)} of {len(names)} pictures are missing in {place} or empty, the first is "
+            f"{bad[0]}: get or extract them again."
+        )
+    return pictures
+
+
+def read_annotations(file: pathlib.Path) -> dict[str, Any]:
+    """The content of a file of annotations.
+
+    # Raises
+        DatasetError: if it is not what COCO's are.
+    """
+    try:
+        content = read_json(file)
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{error} Get it again.") from error
+    if not isinstance(content, dict) or not {"images", "annotations"} <= content.keys():
+        raise DatasetError(f"{file} has no `images` and `annotations`: it is not one of COCO's.")
+    return content
+
+
+def _base(name: str) -> str:
+    return pathlib.PurePosixPath(name).name
