@@ -44,15 +44,10 @@ class HighResolution:
         """
         x = self.units.real(image, STEM_FILTERS, 3, 2, name="stem1")
         x = layer1(self.units.real(x, STEM_FILTERS, 3, 2, name="stem2"))
-        maps = [
-            self.unit("transition1")(x, self.width * 2**branch, 3, 1 + branch, name=name)
-            for branch, name in enumerate(("transition1_branch1", "transition1_branch2"))
-        ]
+        maps = [self._start("transition1", x, branch, 1 + branch) for branch in (0, 1)]
         for stage, count in enumerate(modules, start=2):
             if stage > 2:
-                name = f"transition{stage - 1}_branch{stage}"
-                filters = self.width * 2 ** (stage - 1)
-                maps.append(self.unit("transitions")(maps[-1], filters, 3, 2, name=name))
+                maps.append(self._start("transitions", maps[-1], stage - 1, 2))
             for module in range(1, count + 1):
                 name = f"stage{stage}_module{module}"
                 maps = [
@@ -63,6 +58,23 @@ class HighResolution:
                 merged = [self._merge(maps, i, name) for i in range(1 if is_last else len(maps))]
                 maps = merged + maps[len(merged) :]
         return maps
+
+    def _start(self, group: str, x, branch: int, strides: int):
+        """The first map of a branch."""
+        name = f"transition{max(branch, 1)}_branch{branch + 1}"
+        filters = self.width * 2**branch
+        if group not in self._binary:
+            return self.units.real(x, filters, 3, strides, name=name)
+        x = self.units.binary(x, filters, 3, strides, name=name, activated=False)
+        return self._balanced(x, name)
+
+    def _balanced(self, x, name: str):
+        """A norm and the activation.
+
+        Nothing else brings values back that shortcuts and PReLUs have moved up, and without it
+        all signs of the third and the fourth stage are +1 at first.
+        """
+        return self.units.activate(common.norm(x, f"{name}_balance"), name)
 
     def _branch(self, x, name: str):
         for block in range(BLOCKS):
@@ -87,7 +99,8 @@ class HighResolution:
             elif source < target:
                 x = self._down(x, target, target - source, part)
             terms.append(x)
-        return self.units.activate(tf.keras.layers.Add(name=f"{name}_add")(terms), name)
+        merged = tf.keras.layers.Add(name=f"{name}_add")(terms)
+        return (self._balanced if self._binary else self.units.activate)(merged, name)
 
     def _up(self, x, filters: int, factor: int, name: str):
         x = self.unit("fuse")(x, filters, 1, name=name, activated=False)
