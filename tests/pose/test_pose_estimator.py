@@ -91,6 +91,11 @@ def test_one_person_in_two_boxes_is_one_person(network):
     assert pose.box[0] == 61
     assert len(PoseEstimator(network, nms_threshold=None).predict(spot_picture(), boxes)) == 2
     assert estimator.predict(spot_picture(), []) == []
+    # Of different persons each stays, in the order of the boxes.
+    boxes = [(0, 0, 50, 50), BOX]
+    poses = estimator.predict(spot_picture(), boxes, [0.5, 0.9])
+    assert [pose.box.tolist() for pose in poses] == [list(box) for box in boxes]
+    assert poses[0].score < poses[1].score
 
 
 def test_pixels_are_normalised_as_asked(network):

@@ -92,6 +92,32 @@ def test_ap_of_a_shifted_person(offset, expected):
     assert found["APm"] == -1  # no such person; 1e4 is large
 
 
+def test_the_numbers_are_those_of_the_plain_tool():
+    """Persons and detections of all sizes, right and wrong ones, two to a picture."""
+    coco = pytest.importorskip("pycocotools.coco")
+    cocoeval = pytest.importorskip("pycocotools.cocoeval")
+    generator = np.random.default_rng(1)
+    persons, records = [], []
+    for number in range(40):
+        size = generator.uniform(0.2, 2.5)
+        points = generator.uniform(0, 500, 2) + size * POINTS
+        persons.append(person(points, number // 2, number + 1, 5e3 * size**2))
+        for noise in generator.uniform(0, 20 * size, 2):
+            guess = points + generator.normal(0, noise, (17, 2))
+            records += results(guess, number // 2, generator.uniform(0.1, 1))
+    dataset = truth(*persons) | {"categories": [{"id": 1}]}
+    found = scoring.evaluate(dataset, records)
+    plain = coco.COCO()
+    plain.dataset = dataset
+    plain.createIndex()
+    evaluation = cocoeval.COCOeval(plain, plain.loadRes(records), "keypoints")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    assert list(found.values()) == evaluation.stats.tolist()
+    assert len(set(found.values())) > 8 and min(found.values()) > 0
+
+
 def test_evaluation_says_nothing_and_changes_nothing(capfd):
     pytest.importorskip("pycocotools")
     dataset, records = truth(person(POINTS)), results(POINTS)
