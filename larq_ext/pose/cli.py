@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -125,7 +126,8 @@ def pose(
     finally:
         # Also of what was found before Ctrl-C.
         if as_json:
-            cli._print_json(records)
+            # A record a line: a number a line would be 51 lines for a person.
+            click.echo("[" + ",\n ".join(map(json.dumps, records)) + "]")
         elif done:
             what = "1 image" if done == 1 else f"{done} images"
             click.echo(f"Wrote {output}: {what}, persons found: {len(records)}.")
