@@ -16,6 +16,8 @@ import larq_ext  # noqa: F401  (first: it makes tf.keras Keras 2)
 from larq_ext_recipes import (  # noqa: F401  (they register)
     alexnet,
     digits,
+    pose,
+    pose_small,
     resnet18,
     resnet18_cifar,
     resnet20,
@@ -25,8 +27,9 @@ from larq_ext_recipes import (  # noqa: F401  (they register)
 from larq_ext_recipes._base_experiment import BaseExperiment, configure
 from larq_ext_recipes._compare import compare
 from larq_ext_recipes._errors import TrainingError, TrainingInterrupted, UsageError
-from larq_ext_recipes._evaluate import evaluate
+from larq_ext_recipes._evaluate import POSES, evaluate, evaluate_poses
 from larq_ext_recipes._experiment import Experiment
+from larq_ext_recipes._pose_experiment import PoseExperiment
 from larq_ext_recipes._registry import get_experiment, list_experiments, register
 from larq_ext_recipes._trainer import Callbacks, run_experiment
 
@@ -69,13 +72,16 @@ def train(
 
 
 __all__ = [
+    "POSES",
     "Experiment",
+    "PoseExperiment",
     "TrainingError",
     "TrainingInterrupted",
     "UsageError",
     "compare",
     "configure",
     "evaluate",
+    "evaluate_poses",
     "get_experiment",
     "list_experiments",
     "register",

@@ -1,4 +1,4 @@
-"""Accuracy and loss of any form of a classifier: zoo name, Keras file or converted model."""
+"""Scores of any form of a classifier or pose network: zoo name, Keras file or converted model."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ import tensorflow as tf
 from larq_ext._models_io import Predictor, load_predictor
 from larq_ext_recipes import datasets
 from larq_ext_recipes._errors import UsageError
+from larq_ext_recipes._pose_evaluation import evaluate_mean_pose, evaluate_pose
+from larq_ext_recipes.datasets import coco_keypoints
+from larq_ext_recipes.datasets._coco_files import find_part, read_annotations
+
+POSES = coco_keypoints.PoseDataset.name
 
 
 def evaluate(
@@ -39,7 +44,7 @@ def evaluate(
         UsageError: if there is no such model, or its outputs do not fit the data.
         DatasetError: if the data is missing or damaged.
     """
-    name = getattr(model, "name", None) if isinstance(model, tf.keras.Model) else str(model)
+    name = model.name if isinstance(model, tf.keras.Model) else str(model)
     predictor = _predictor(model)  # before the data: a wrong name should not take a minute
     size = predictor.input_shape[0] if dataset in datasets.OF_ANY_SIZE else None
     data = datasets.load(dataset, data_dir, image_size=size)
@@ -52,9 +57,10 @@ def evaluate(
                 break
     outputs, labels = np.concatenate(parts)[:limit], np.concatenate(numbers)[:limit]
     if outputs.shape != (len(labels), len(data.classes)):
+        advice = f" Pose networks are for dataset={POSES}." if outputs.ndim == 4 else ""
         raise UsageError(
             f"{name} gives outputs of shape {outputs.shape[1:]} per image, but {dataset} has "
-            f"{len(data.classes)} classes."
+            f"{len(data.classes)} classes.{advice}"
         )
     probabilities = _probabilities(outputs.astype(np.float64))
     right = probabilities[np.arange(len(labels)), labels]
@@ -65,6 +71,44 @@ def evaluate(
         "top1": float((outputs.argmax(axis=1) == labels).mean()),
         "loss": float(-np.log(np.maximum(right, tf.keras.backend.epsilon())).mean()),
     }
+
+
+def evaluate_poses(
+    model: str | pathlib.Path | tf.keras.Model,
+    *,
+    data_dir: str | pathlib.Path | None,
+    limit: int | None = None,
+    flip_test: bool = True,
+    decoding: str = "quarter",
+    boxes: str | pathlib.Path | None = None,
+) -> dict[str, Any]:
+    """Evaluates a pose network on the evaluation images of COCO's person keypoints.
+
+    # Arguments
+        model: As `evaluate` takes it.
+        data_dir: Where annotations and pictures are, see `datasets.coco_keypoints`.
+        limit: Number of pictures to use; `None` for all.
+        flip_test: Whether mirrored crops are seen too, and both results averaged.
+        decoding: How a peak becomes a coordinate: `"argmax"`, `"quarter"` or `"dark"`.
+        boxes: A detector's boxes, a JSON file; `None` for the labelled ones.
+
+    # Returns
+        `model`, `dataset`, COCO's ten numbers (`AP`, `AP50`, ... from 0 to 1, -1 where there is no
+        such person), what they are of (`images`, `persons`, `boxes`, `flip_test`, `decoding`), and
+        in `mean_pose` the ten numbers of the training persons' mean pose in the same boxes.
+
+    # Raises
+        UsageError: if there is no such model, it is no pose network, or the boxes cannot be read.
+        DatasetError: if the data is missing or damaged.
+    """
+    name = model.name if isinstance(model, tf.keras.Model) else str(model)
+    folder = coco_keypoints.data_folder(data_dir)
+    split = coco_keypoints.read_split(folder, "test")
+    split = split.part(slice(limit))
+    numbers = evaluate_pose(model, split, flip_test=flip_test, decoding=decoding, boxes=boxes)
+    people = read_annotations(find_part(folder, "train")[0])["annotations"]
+    mean = evaluate_mean_pose(people, split, boxes)
+    return {"model": name, "dataset": POSES, **numbers, "mean_pose": mean}
 
 
 def _predictor(model: str | pathlib.Path | tf.keras.Model) -> Predictor:

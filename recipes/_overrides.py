@@ -58,7 +58,9 @@ def read(overrides: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, A
 
 
 def guess(text: str) -> Any:
-    """The number, truth value or none that a text stands for, or the text."""
+    """The number, truth value, none or `(1,2,3)` that a text stands for, or the text."""
+    if text.startswith("(") and text.endswith(")"):
+        return tuple(guess(part) for part in text[1:-1].split(",") if part)
     if text.lower() in ("none", "true", "false"):
         return {"none": None, "true": True, "false": False}[text.lower()]
     for kind in (int, float):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +18,8 @@ from larq_ext_recipes._errors import UsageError
 from larq_ext_recipes.datasets.coco_keypoints import PersonSplit
 
 LABELLED = "ground truth"
+
+_ASPECT = 0.75  # of all usual inputs
 
 
 class PictureBoxes(NamedTuple):
@@ -112,19 +114,28 @@ def evaluate_pose(
     }
 
 
-def evaluate_mean_pose(train: PersonSplit, split: PersonSplit) -> dict[str, float]:
-    """The ten numbers of one pose for all: the training persons' mean, placed in each labelled box.
+def evaluate_mean_pose(
+    annotations: Iterable[Mapping[str, Any]],
+    split: PersonSplit,
+    boxes: str | pathlib.Path | None = None,
+) -> dict[str, float]:
+    """COCO's ten numbers of one pose for all, the mean of the training persons, in each box.
 
     # Arguments
-        train: The persons that the mean is of.
+        annotations: COCO's annotations of the persons that the mean is of.
         split: Pictures with persons.
+        boxes: As `evaluate_pose` takes them.
     """
-    persons = split.persons
-    keypoints = pose_in_boxes(mean_pose(train.annotations()["annotations"]), persons.boxes)
-    _, scales = box_to_view(persons.boxes, 0.75)
-    areas = scales.prod(1) * PIXEL_STD**2
-    ids = split.image_ids[persons.images]
-    return coco_evaluate(split.annotations(), results(ids, keypoints, np.ones(len(ids)), areas))
+    found = picture_boxes(split, boxes)
+    ids = np.repeat(
+        split.image_ids[[each.number for each in found]], [len(each.boxes) for each in found]
+    )
+    rectangles = np.concatenate([each.boxes for each in found])
+    scores = np.concatenate([each.scores for each in found])
+    _, scales = box_to_view(rectangles, _ASPECT)
+    keypoints = pose_in_boxes(mean_pose(annotations), rectangles)
+    records = results(ids, keypoints, scores, scales.prod(1) * PIXEL_STD**2)
+    return coco_evaluate(split.annotations(), records)
 
 
 def describe_numbers(numbers: dict[str, Any], names: Iterable[str] = ("AP", "AP50", "AR")) -> str:

@@ -3,15 +3,17 @@
 Annotations are evaluated here: zookeeper reads the types of the fields from them.
 """
 
+import importlib.util
 from typing import Any, Literal
 
 import tensorflow as tf
 from zookeeper import Field
 
+from larq_ext.pose.estimator import STRIDE
 from larq_ext.pose.keypoints import KEYPOINTS
 from larq_ext_recipes._base_experiment import BaseExperiment, CurveLabels, defaults_of
 from larq_ext_recipes._errors import UsageError
-from larq_ext_recipes._pose_evaluation import describe_numbers, evaluate_pose
+from larq_ext_recipes._pose_evaluation import describe_numbers, evaluate_pose, picture_boxes
 from larq_ext_recipes._pose_loss import KeypointAccuracy, pose_loss
 from larq_ext_recipes._pose_views import PoseAugmentation
 from larq_ext_recipes.datasets.coco_keypoints import PoseDataset, load
@@ -71,9 +73,30 @@ class PoseExperiment(BaseExperiment):
         return CurveLabels("mean squared error / 2", "Keypoints that are not near")
 
     def load_data(self) -> PoseDataset:
+        """Loads the data, with the hold-out in the place of the test set if there is one.
+
+        What the end of the run needs is asked for here, before hours of training.
+        """
+        if importlib.util.find_spec("pycocotools") is None:
+            raise UsageError(
+                "COCO's numbers need pycocotools: type `pip install 'larq-ext[pose]'`."
+            )
         dataset = load(self.data_dir, self.input_size)
         dataset = dataset.hold_out(self.holdout) if self.holdout else dataset
+        if self.boxes is not None:
+            picture_boxes(dataset.test, self.boxes)
         return dataset.limit(self.limit) if self.limit else dataset
+
+    def build_model(self, dataset: PoseDataset) -> tf.keras.Model:
+        model = super().build_model(dataset)
+        height, width = (side // STRIDE for side in self.input_size)
+        wanted = (None, height, width, len(KEYPOINTS))
+        if model.output_shape != wanted:
+            raise UsageError(
+                f"The network of {self.name} gives {model.output_shape}, and its heat maps must "
+                f"be {wanted}: take a pose network."
+            )
+        return model
 
     def network_arguments(self, dataset: PoseDataset) -> dict[str, Any]:
         return {

@@ -89,11 +89,27 @@ def train(
 @click.option("--data-dir", help="Folder with the data; without it the data set decides.")
 @click.option("--dataset", default="cifar10", show_default=True, help="Name of the data set.")
 @click.option("--limit", type=click.IntRange(1), help="Use only that many test images.")
+@click.option("--boxes", help="Poses: a detector's boxes, a JSON file, not the labelled ones.")
+@click.option("--no-flip", is_flag=True, help="Poses: do not look at the mirrored crops too.")
+@click.option(
+    "--decoding",
+    type=click.Choice(["argmax", "quarter", "dark"]),
+    default="quarter",
+    show_default=True,
+    help="Poses: how a peak becomes a coordinate.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def evaluate(
-    model: str, data_dir: str | None, dataset: str, limit: int | None, as_json: bool
+    model: str,
+    data_dir: str | None,
+    dataset: str,
+    limit: int | None,
+    boxes: str | None,
+    no_flip: bool,
+    decoding: str,
+    as_json: bool,
 ) -> None:
-    """Print top-1 accuracy and loss of MODEL on test images.
+    """Print top-1 accuracy and loss of MODEL on test images, or the AP of a pose network.
 
     MODEL is a zoo name, a .keras or .h5 file, a SavedModel folder or a converted .tflite file.
 
@@ -102,18 +118,56 @@ def evaluate(
       larq-ext evaluate runs/ResNet20FDA/model.keras --data-dir cifar-10-batches-bin
       larq-ext evaluate resnet20.tflite --data-dir cifar-10-batches-bin --json
       larq-ext evaluate model.keras --dataset digits
+      larq-ext evaluate sbpn.tflite --dataset coco_keypoints --data-dir coco
+      larq-ext evaluate sbpn.tflite --dataset coco_keypoints --data-dir coco \\
+          --boxes detections_val2017.json
     """
     with _one_line_errors():
         import larq_ext_recipes as recipes
 
-        result = recipes.evaluate(model, data_dir=data_dir, dataset=dataset, limit=limit)
+        of_poses = dataset == recipes.POSES
+        if not of_poses and (boxes or no_flip):
+            raise recipes.UsageError(
+                f"--boxes and --no-flip are for poses: give --dataset {recipes.POSES}."
+            )
+        if of_poses:
+            result = recipes.evaluate_poses(
+                model,
+                data_dir=data_dir,
+                limit=limit,
+                flip_test=not no_flip,
+                decoding=decoding,
+                boxes=boxes,
+            )
+        else:
+            result = recipes.evaluate(model, data_dir=data_dir, dataset=dataset, limit=limit)
     if as_json:
         click.echo(json.dumps(result, indent=2))
+    elif of_poses:
+        click.echo(_pose_table(result))
     else:
         click.echo(
             f"{result['model']}: top-1 {result['top1']:.2%}, loss {result['loss']:.4f} "
             f"on {result['n']} test images of {result['dataset']}"
         )
+
+
+def _pose_table(result: dict) -> str:
+    """COCO's ten numbers in percent, of the network and of the mean pose."""
+    from larq_ext.pose.scoring import METRICS
+
+    flip = "with" if result["flip_test"] else "without"
+    lines = [
+        f"{result['model']}: {result['persons']} persons in {result['images']} images, boxes: "
+        f"{result['boxes']}, {flip} flip test, decoding: {result['decoding']}",
+        " " * 10 + "".join(f"{name:>6}" for name in METRICS),
+    ]
+    for label, numbers in (("network", result), ("mean pose", result["mean_pose"])):
+        cells = (
+            f"{100 * numbers[name]:6.1f}" if numbers[name] >= 0 else "     -" for name in METRICS
+        )
+        lines.append(f"{label:10}" + "".join(cells))
+    return "\n".join(lines)
 
 
 def _describe(experiment: str | None) -> str:

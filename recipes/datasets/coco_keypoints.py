@@ -265,13 +265,22 @@ def load(
             "input_size is height and width, each a multiple of 32, such as 256,192; received "
             f"{','.join(map(str, input_size))}."
         )
+    folder = data_folder(data_dir)
+    return PoseDataset(read_split(folder, "train"), read_split(folder, "test"), tuple(input_size))
+
+
+def data_folder(data_dir: str | pathlib.Path | None) -> pathlib.Path:
+    """The folder of the data.
+
+    # Raises
+        DatasetError: if there is none.
+    """
     if data_dir is None:
         raise DatasetError(
             "coco_keypoints needs a folder: give data_dir=FOLDER with annotations/ and the "
             "pictures of train2017 and val2017, from cocodataset.org."
         )
-    folder = pathlib.Path(data_dir).expanduser()
-    return PoseDataset(read_split(folder, "train"), read_split(folder, "test"), tuple(input_size))
+    return pathlib.Path(data_dir).expanduser()
 
 
 def read_split(folder: pathlib.Path, part: str) -> PersonSplit:
