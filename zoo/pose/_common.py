@@ -41,21 +41,32 @@ def check_real(name: str, quantizer: str | None, binary: str) -> None:
 def padded_conv(
     x, filters: int, kernel_size: int = 3, strides: int = 1, *, name: str, initializer="he_normal"
 ):
-    """A real convolution that pads both sides alike, as PyTorch does.
+    """A real convolution that pads as PyTorch does, for sides that divide by the stride.
 
-    `padding="same"` pads only behind where the stride is 2 and the sides are even, which puts
-    the centres of the kernel on other pixels.
+    `padding="same"` has the centres of the kernel on other pixels where the stride is 2.
     """
-    if kernel_size > 1:
-        x = tf.keras.layers.ZeroPadding2D(kernel_size // 2, name=f"{name}_pad")(x)
+    if strides > 1:
+        x = pad_before(x, kernel_size, f"{name}_pad")
     return tf.keras.layers.Conv2D(
         filters,
         kernel_size,
         strides=strides,
+        padding="same" if strides == 1 else "valid",
         use_bias=False,
         kernel_initializer=initializer,
         name=name,
     )(x)
+
+
+def pad_before(x, kernel_size: int, name: str):
+    """The zeros that a window of stride 2 sees if both sides are padded alike: one less behind.
+
+    The Larq Compute Engine's converter takes equal padding for `"same"`, which it is not.
+    """
+    before = kernel_size // 2
+    if before == 0:
+        return x
+    return tf.keras.layers.ZeroPadding2D(((before, before - 1),) * 2, name=name)(x)
 
 
 def average_pool(x, name: str):

@@ -78,7 +78,7 @@ def SimpleBaseline(
     image = pose.network_input(input_shape, input_tensor)
     units = Units(activation="relu")
     x = units.real(image, width, 7, 2, name="stem")
-    x = tf.keras.layers.ZeroPadding2D(1, name="stem_pool_pad")(x)
+    x = pose.pad_before(x, 3, "stem_pool_pad")
     x = tf.keras.layers.MaxPool2D(3, 2, name="stem_pool")(x)
     for stage, (count, filters) in enumerate(zip(counts, widths(width), strict=True)):
         for index in range(count):
