@@ -76,7 +76,7 @@ def read_persons(
     """
     images: dict[Any, dict[str, Any]] = {}
     for index, image in enumerate(content["images"]):
-        _check(image, _IMAGE_FIELDS, f"{name}: image {index}")
+        check_fields(image, _IMAGE_FIELDS, f"{name}: image {index}")
         images[image["id"]] = image
     found = [
         person
@@ -101,7 +101,7 @@ def read_persons(
 
 
 def _is_person(person: Any, where: str, images: Mapping[Any, Any]) -> bool:
-    _check(person, _FIELDS, where)
+    check_fields(person, _FIELDS, where)
     if person.get("category_id", PERSON) != PERSON or person.get("iscrowd"):
         return False
     if len(person["keypoints"]) != 3 * len(KEYPOINTS) or len(person["bbox"]) != 4:
@@ -119,7 +119,12 @@ def _clipped(person: Mapping[str, Any], image: Mapping[str, Any]) -> np.ndarray 
     return box if box is not None and box[2:].min() > 0 else None
 
 
-def _check(entry: Any, fields: Iterable[str], where: str) -> None:
+def check_fields(entry: Any, fields: Iterable[str], where: str) -> None:
+    """Refuses an entry without some fields.
+
+    # Raises
+        DatasetError: that names the entry and the fields that it lacks.
+    """
     missing = [field for field in fields if not isinstance(entry, dict) or field not in entry]
     if missing:
         raise DatasetError(f"{where} lacks {', '.join(missing)}: these are not COCO's annotations.")

@@ -107,9 +107,9 @@ def test_loss_against_loops():
 def test_accuracy_against_the_official_rule():
     """Distances of peaks in units of a tenth of the map, x by the height, y by the width."""
     generator = np.random.default_rng(2)
-    labels = generator.uniform(0, 180, (6, 17, 3)).astype(np.float32)
-    labels[..., 2] = generator.integers(0, 2, (6, 17))
-    moved = labels + generator.normal(size=labels.shape).astype(np.float32) * (12, 12, 0)
+    labels = generator.uniform(0, 180, (12, 17, 3)).astype(np.float32)
+    labels[..., 2] = generator.integers(0, 2, (12, 17))
+    moved = labels + generator.normal(size=labels.shape).astype(np.float32) * (12, 6, 0)
     moved[..., 2] = 1
     maps = reference_targets(moved, SIZE, 2.0)[0]
     maps[0, :, :, 3] = -1  # nowhere above 0: the peak is at (0, 0)

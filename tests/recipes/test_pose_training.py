@@ -62,9 +62,7 @@ def test_a_run_has_cocos_numbers(finished):
 def test_interrupted_and_resumed_is_uninterrupted(finished, folder, tmp_path):
     with pytest.raises(TrainingInterrupted):
         train(pose_experiment(folder, tmp_path), callbacks=[SignalAt(6)])
-    with pytest.raises(
-        UsageError, match=r"half_body was 0.3, now 0.5; rotation was 45.0, now 10"
-    ):
+    with pytest.raises(UsageError, match=r"half_body was 0.3, now 0.5; rotation was 45.0, now 10"):
         train(pose_experiment(folder, tmp_path), resume=True, rotation=10, half_body=0.5)
     train(pose_experiment(folder, tmp_path), resume=True)
     whole = tf.keras.models.load_model(finished[0] / "model.keras").get_weights()
