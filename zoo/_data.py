@@ -16,13 +16,15 @@ class Data(NamedTuple):
 
     # Arguments
         classes: Name of its class list, or `None` where the names are not known.
-        side: Usual height and width of the network's input, pixels.
+        side: Usual height and width of the network's input, pixels; of persons the height.
         preprocessing: For that size.
+        task: What networks learn from it, one of `_entry.TASKS`.
     """
 
     classes: str | None
     side: int
     preprocessing: Preprocessing
+    task: str = "classification"
 
     def for_side(self, side: int) -> Preprocessing:
         """The preprocessing for another size of the input."""
@@ -33,6 +35,8 @@ class Data(NamedTuple):
 _PICTURES = Preprocessing(_MEAN, _STD, resize=256)
 DATASETS = {
     "cifar10": Data("cifar10", 32, Preprocessing(_MEAN, _STD, resize=32)),
+    # Persons are cut out at the size of the input, and not resized after that.
+    "coco_keypoints": Data(None, 256, Preprocessing(_MEAN, _STD), task="pose"),
     "digits": Data("digits", 8, Preprocessing((0.5,), (0.5,), scale=1 / 255, resize=8)),
     "folder": Data(None, 224, _PICTURES),
     "imagenet": Data(None, 224, _PICTURES),

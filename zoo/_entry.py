@@ -18,6 +18,7 @@ from larq_ext_zoo._class_lists import CLASS_LISTS
 from larq_ext_zoo._preprocessing import Preprocessing
 
 RECIPE_CLASSES = ("untrained", "one-step", "two-step", "distilled")
+TASKS = ("classification", "pose")
 FORMS = ("deployable", "training")
 FLOATS = ("float32", "float16")
 
@@ -132,6 +133,7 @@ class Entry:
             more.
         licence: Licence of the weights, as an SPDX identifier.
         folder: Where the entry was read from; its files are looked for there first.
+        task: `"classification"`, or `"pose"` for a network that makes heatmaps of keypoints.
     """
 
     name: str
@@ -148,6 +150,7 @@ class Entry:
     recipe: Mapping[str, Any] | None = None
     licence: str = "Apache-2.0"
     folder: pathlib.Path | None = None
+    task: str = "classification"
 
     def __post_init__(self) -> None:
         right = isinstance(self.name, str) and re.fullmatch(
@@ -166,12 +169,24 @@ class Entry:
         object.__setattr__(self, "input_size", tuple(self.input_size))
         right = self.recipe_class in RECIPE_CLASSES
         check(right, "recipe_class", f"one of {list(RECIPE_CLASSES)}", self.recipe_class)
+        check(self.task in TASKS, "task", f"one of {list(TASKS)}", self.task)
         check(is_text(self.licence), "licence", "a text", self.licence)
         self._check_classes()
         self._read_parts()
         self._check_together()
 
+    def check_task(self, task: str, instead: str) -> None:
+        """Refuses an entry that is for another task.
+
+        # Raises
+            ValueError: with what to do instead.
+        """
+        if self.task != task:
+            raise ValueError(f"{self.name} is for {self.task}, not for {task}: {instead}.")
+
     def _check_classes(self) -> None:
+        if self.task != "classification":
+            check(self.classes is None, "classes", f"null for {self.task}", self.classes)
         if isinstance(self.classes, str):
             known = f"a list of names or one of {sorted(CLASS_LISTS)}"
             check(self.classes in CLASS_LISTS, "classes", known, self.classes)

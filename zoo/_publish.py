@@ -17,6 +17,7 @@ from larq_ext._files import atomic
 from larq_ext._models_io import load_model
 from larq_ext._scope import quantized_scope
 from larq_ext_zoo import _checks, _store, _weights, registry
+from larq_ext_zoo._architectures import ARCHITECTURES, PAPERS
 from larq_ext_zoo._data import DATASETS
 from larq_ext_zoo._entry import FLOATS, Accuracy, Entry, Paper, WeightsFile
 from larq_ext_zoo._preprocessing import Preprocessing
@@ -120,7 +121,7 @@ def add_entry(
         arguments=arguments,
         description=description or _description(network, configuration),
         input_size=arguments["input_shape"],
-        paper=paper or registry.PAPERS.get(configuration["quantizer"]),
+        paper=paper or PAPERS.get(configuration["quantizer"]),
         preprocessing=preprocessing or data.for_side(arguments["input_shape"][0]),
         classes=classes if classes is not None or data is None else data.classes,
         licence=licence,
@@ -208,10 +209,11 @@ def _network(
             f"The run's network {name!r} is none of the zoo's: give it in `networks`."
             f"{_checks.near(name, registry.NETWORKS)}"
         )
-    architecture = registry.ARCHITECTURES[name][0]
-    if entry_name.split(".")[0] != architecture:
+    known = [key for key, value in ARCHITECTURES.items() if value.network == name]
+    if entry_name.split(".")[0] not in known:
+        wanted = " or ".join(f"{architecture}.TAG" for architecture in known)
         raise ValueError(
-            f"The run's network is {name}: its name is {architecture}.TAG, received {entry_name!r}."
+            f"The run's network is {name}: its name is {wanted}, received {entry_name!r}."
         )
     return registry.NETWORKS[name]
 

@@ -24,9 +24,12 @@ def class_names(classes: str | Entry | Sequence[str] | None, count: int) -> Sequ
     """
     names: Sequence[str] | None
     if isinstance(classes, str):
-        names = CLASS_LISTS[classes] if classes in CLASS_LISTS else entry(classes).class_names
+        classes = CLASS_LISTS[classes] if classes in CLASS_LISTS else entry(classes)
+    if isinstance(classes, Entry):
+        classes.check_task("classification", "larq_ext.pose decodes its heatmaps")
+        names = classes.class_names
     else:
-        names = classes.class_names if isinstance(classes, Entry) else classes
+        names = classes
     if names is None:
         return [f"class {index}" for index in range(count)]
     if len(names) != count:
@@ -56,7 +59,10 @@ def decode_predictions(
     """
     scores = np.asarray(predictions)
     if scores.ndim != 2:
-        raise ValueError(f"Predictions have the shape (samples, classes), received {scores.shape}.")
+        advice = " larq_ext.pose decodes the heatmaps of pose networks." if scores.ndim == 4 else ""
+        raise ValueError(
+            f"Predictions have the shape (samples, classes), received {scores.shape}.{advice}"
+        )
     if top < 1:
         raise ValueError(f"`top` is 1 or more, received {top}.")
     names = class_names(classes, scores.shape[1])

@@ -23,7 +23,8 @@ def preprocess(name: str | Entry, images, *, white: float = 255.0) -> np.ndarray
     # Arguments
         name: Name of a model of the zoo, or an entry.
         images: Array `(samples, rows, columns, channels)`, or a list of images
-            `(rows, columns, channels)` of any sizes; RGB.
+            `(rows, columns, channels)` of any sizes; RGB. For a pose network they are persons that
+            are cut out at the size of its input already.
         white: The value of a white pixel in `images`: 255 for images of 8 bits, 16 for
             scikit-learn's digits, 1 for floats from 0 to 1.
 
@@ -34,6 +35,12 @@ def preprocess(name: str | Entry, images, *, white: float = 255.0) -> np.ndarray
         ValueError: if there is no such model, or the images have another form.
     """
     found = _known(name)
+    height, width, _ = found.input_size
+    if found.task == "pose" and any(np.shape(image)[:2] != (height, width) for image in images):
+        raise ValueError(
+            f"{found.name} takes persons that are cut out at {width} x {height} pixels: "
+            "larq_ext.pose.PoseEstimator does that, or larq-ext pose."
+        )
     return _preprocessing.apply(found.preprocessing, found.input_size, images, white)
 
 
@@ -88,16 +95,18 @@ class Preparation(NamedTuple):
 
 
 def preparation(name: str) -> Preparation:
-    """Preprocessing, input size and classes of a model or a data set of the zoo.
+    """Preprocessing, input size and classes of a classifier or of its data set in the zoo.
 
     # Raises
-        ValueError: if there is none of this name.
+        ValueError: if there is none of this name, or it is a pose network.
     """
-    if name in DATASETS:
-        data = DATASETS[name]
+    known = {other: data for other, data in DATASETS.items() if data.task == "classification"}
+    if name in known:
+        data = known[name]
         return Preparation(data.preprocessing, (data.side, data.side, None), data.classes)
     try:
         found = _known(name)
     except ValueError as error:
-        raise ValueError(f"{error} Data sets: {', '.join(sorted(DATASETS))}.") from error
+        raise ValueError(f"{error} Data sets: {', '.join(sorted(known))}.") from error
+    found.check_task("classification", f"type `larq-ext pose {name} IMAGE -o OUT.png`")
     return Preparation(found.preprocessing, found.input_size, found.class_names)

@@ -11,44 +11,16 @@ from typing import Any, Literal
 
 import tensorflow as tf
 
-from larq_ext_zoo import _checks, _store, _weights, classification
+from larq_ext_zoo import _checks, _store, _weights, classification, pose
+from larq_ext_zoo._architectures import ARCHITECTURES
 from larq_ext_zoo._data import DATASETS
-from larq_ext_zoo._entry import FORMS, Entry, Paper, read_entry
+from larq_ext_zoo._entry import FORMS, Entry, read_entry
 
 NETWORKS: dict[str, Callable[..., tf.keras.Model]] = {
-    name: getattr(classification, name) for name in classification.__all__
+    name: getattr(room, name) for room in (classification, pose) for name in room.__all__
 }
 # The entries of the package.
 SHIPPED = pathlib.Path(__file__).parent / "entries"
-# The first part of the names, and the data set that the network is for.
-ARCHITECTURES = {
-    "AlexNet": ("alexnet", "imagenet"),
-    "DigitsNet": ("digits_net", "digits"),
-    "ResNet18": ("resnet18", "imagenet"),
-    "ResNet18Cifar": ("resnet18_cifar", "cifar10"),
-    "ResNet20": ("resnet20", "cifar10"),
-    "ResNet34": ("resnet34", "imagenet"),
-    "VGGSmall": ("vgg_small", "cifar10"),
-}
-PAPERS = {
-    "fda": Paper(
-        "Learning Frequency Domain Approximation for Binary Neural Networks", "2103.00841"
-    ),
-    "learnable_scale": Paper(
-        "Accurate and Compact Convolutional Neural Networks with Trained Binarization",
-        "1909.11366",
-    ),
-    "siman": Paper("SiMaN: Sign-to-Magnitude Network Binarization", "2102.07981"),
-    "mlp_classifier": Paper(
-        "Binarizing by Classification: Is soft function really necessary?", "2205.07433"
-    ),
-    "ste_sign": Paper(
-        "Bi-Real Net: Enhancing the Performance of 1-bit CNNs With Improved Representational "
-        "Capability and Advanced Training Algorithm",
-        "1808.00278",
-    ),
-}
-
 _ENTRIES: dict[str, Entry] = {}
 _FOLDERS: set[pathlib.Path] = set()
 
@@ -260,20 +232,22 @@ def what(network: Callable[..., tf.keras.Model]) -> str:
 
 
 def _register_untrained() -> None:
-    for network, (architecture, data) in ARCHITECTURES.items():
-        function = NETWORKS[network]
-        size = inspect.signature(function).parameters["input_shape"].default
-        for method, paper in PAPERS.items():
+    for name, architecture in ARCHITECTURES.items():
+        function = NETWORKS[architecture.network]
+        data = DATASETS[architecture.data]
+        for tag, paper in architecture.papers.items():
+            method = {} if architecture.paper else {"quantizer": tag}
             register(
                 Entry(
-                    name=f"{architecture}.{method}",
+                    name=f"{name}.{tag}",
                     network=function,
-                    arguments={"quantizer": method},
-                    description=f"{what(function)}; {method}, not trained",
-                    input_size=size,
+                    arguments={**architecture.arguments, **method},
+                    description=f"{what(function)}; {tag}, not trained",
+                    input_size=inspect.signature(function).parameters["input_shape"].default,
                     paper=paper,
-                    preprocessing=DATASETS[data].preprocessing,
-                    classes=DATASETS[data].classes,
+                    preprocessing=data.preprocessing,
+                    classes=data.classes,
+                    task=data.task,
                 )
             )
 

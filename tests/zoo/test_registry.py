@@ -9,16 +9,19 @@ import pytest
 import larq_ext as lqx  # isort: skip  (Keras 2, before anything uses tf.keras)
 
 import larq_ext_zoo as zoo
-from larq_ext_zoo import classification, registry
+from larq_ext_zoo import classification, pose, registry
+from larq_ext_zoo._architectures import ARCHITECTURES, PAPERS
 from larq_ext_zoo._entry import Entry, read_entry
 
 
 def test_every_network_is_there_with_every_method():
-    assert registry.ARCHITECTURES.keys() == set(classification.__all__)
-    assert registry.PAPERS.keys() == lqx.quantizers.METHODS.keys()
-    expected = {
-        f"{architecture}.{method}"
-        for architecture, _ in registry.ARCHITECTURES.values()
+    networks = {architecture.network for architecture in ARCHITECTURES.values()}
+    assert networks == {*classification.__all__, *pose.__all__}
+    assert PAPERS.keys() == lqx.quantizers.METHODS.keys()
+    real = {name for name in ARCHITECTURES if name.startswith(("simple_baseline", "hrnet"))}
+    expected = {f"{name}.float" for name in real} | {
+        f"{name}.{method}"
+        for name in ARCHITECTURES.keys() - real
         for method in lqx.quantizers.METHODS
     }
     untrained = {name for name in zoo.list_models() if not zoo.entry(name).pretrained}
@@ -133,6 +136,8 @@ GONE = object()
         ("arguments", [], "`arguments` is an object, received"),
         ("description", "a\nb", "`description` is one line"),
         ("input_size", [8, 8], r"`input_size` is \[height, width, channels\], received \[8, 8\]"),
+        ("task", "poses", r"`task` is one of \['classification', 'pose'\], received 'poses'"),
+        ("task", "pose", "`classes` is null for pose, received 'digits'"),
         ("recipe_class", "one step", r"`recipe_class` is one of \['untrained', 'one-step'"),
         (
             "classes",
