@@ -96,7 +96,8 @@ def test_a_binary_unit():
     generator = np.random.default_rng(0)
     x = generator.normal(size=(1, 4, 4, 3)).astype("float32")
     image = tf.keras.Input(x.shape[1:])
-    model = tf.keras.Model(image, Units(common.BinaryLayers("ste_sign")).binary(image, 3, name="u"))
+    units = Units(common.BinaryLayers("ste_sign"))
+    model = tf.keras.Model(image, units.binary(image, 3, name="u"))
     kernel = np.where(model.get_layer("u_conv").kernel.numpy() >= 0, 1.0, -1.0)
     padded = np.pad(
         np.where(x >= 0, 1.0, -1.0), ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=1
