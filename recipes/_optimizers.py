@@ -35,7 +35,7 @@ def make_optimizer(
         decoupled_decay: Weight decay of AdamW.
         decayed: The variables that AdamW lets decay.
         bop: Threshold and adaptivity rate of Larq's Bop for binary kernels.
-        quantizer_rate: Schedule of an Adam for the parameters of the quantizers.
+        quantizer_rate: Schedule of an Adam for the parameters of the quantizers, if they have any.
 
     # Returns
         The optimizer.
@@ -49,8 +49,9 @@ def make_optimizer(
             var_list=[v for v in model.trainable_variables if id(v) not in kept]
         )
         return optimizer
+    of_quantizers = quantizer_parameters(model) if quantizer_rate is not None else []
     # Larq's optimizers and its CaseOptimizer exist for the legacy ones only.
-    legacy = legacy or bop is not None or quantizer_rate is not None
+    legacy = legacy or bop is not None or bool(of_quantizers)
     kinds = tf.keras.optimizers.legacy if legacy else tf.keras.optimizers
     if name == "sgd":
         network = kinds.SGD(learning_rate, momentum=momentum)
@@ -60,9 +61,9 @@ def make_optimizer(
     if bop is not None:
         threshold, gamma = bop
         cases.append((_is_one_of(binary_kernels(model)), lq.optimizers.Bop(threshold, gamma)))
-    if quantizer_rate is not None:
+    if of_quantizers:
         adam = tf.keras.optimizers.legacy.Adam(quantizer_rate)
-        cases.append((_is_one_of(quantizer_parameters(model)), adam))
+        cases.append((_is_one_of(of_quantizers), adam))
     return lq.optimizers.CaseOptimizer(*cases, default_optimizer=network) if cases else network
 
 

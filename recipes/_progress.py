@@ -67,7 +67,7 @@ class Display:
         (then, before), (now, _) = self._recent[0], self._recent[-1]
         speed = f"{(images - before) / (now - then):,.0f}" if images > before else "..."
         numbers = (
-            f"loss {logs['loss']:.4f}  accuracy {logs['accuracy']:.2%}  {speed} images/s  "
+            f"loss {digits(logs['loss'])}  accuracy {logs['accuracy']:.2%}  {speed} images/s  "
             f"{self._remaining(epoch * self._steps + step)} left"
         )
         self._bar.update(self._task, completed=step, epoch=epoch + 1, numbers=numbers)
@@ -76,12 +76,12 @@ class Display:
         """Prints the line of an epoch."""
         parts = [
             f"epoch {row.epoch}/{self._epochs}",
-            f"loss {row.loss:.4f}",
+            f"loss {digits(row.loss)}",
             f"accuracy {row.accuracy:.2%}",
         ]
         if row.test_accuracy is not None:
             parts += [
-                f"{evaluated} loss {row.test_loss:.4f}",
+                f"{evaluated} loss {digits(row.test_loss)}",
                 f"{evaluated} accuracy {row.test_accuracy:.2%}",
             ]
         parts += [
@@ -97,3 +97,8 @@ class Display:
         left = self._epochs * self._steps - done
         estimate = seconds / max(done - self._first, 1) * left
         return str(datetime.timedelta(seconds=round(estimate)))
+
+
+def digits(loss: float) -> str:
+    """Four decimals, or six of a loss that would have no digits left, as those of heat maps."""
+    return f"{loss:.4f}" if loss >= 0.05 else f"{loss:.6f}"

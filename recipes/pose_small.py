@@ -25,7 +25,7 @@ class SmallBackbone(Experiment):
     learning_rate = Field(2e-3)
     schedule = Field("cosine")
     schedule_per_step = Field(True)
-    epochs = Field(40)
+    epochs = Field(20)
     batch_size = Field(64)
     evaluate_every = Field(5)
 
@@ -38,12 +38,12 @@ class SmallPose(PoseExperiment):
     learning_rate = Field(2e-3)
     schedule = Field("cosine")
     schedule_per_step = Field(True)
-    epochs = Field(80)
+    epochs = Field(40)
     batch_size = Field(32)
     scale = Field(0.3)  # the milder of the parents' augmentations
     rotation = Field(40.0)
     half_body = Field(0.0)
-    evaluate_every = Field(10)
+    evaluate_every = Field(5)
 
 
 @register
@@ -54,7 +54,7 @@ class SBPN18Small(SmallPose):
     quantizer = Field("mlp_classifier")
     network_options = Field(_RESNET)
     quantizer_learning_rate = Field(1e-3)
-    quantizer_milestones = Field((50, 70))
+    quantizer_milestones = Field((25, 35))
     initial_weights = Field("runs/SBPN18SmallBackbone")
 
 
@@ -76,7 +76,7 @@ class BHRNetSmall(SmallPose):
     quantizer = Field("mlp_classifier")
     network_options = Field(_HRNET)
     quantizer_learning_rate = Field(1e-3)
-    quantizer_milestones = Field((50, 70))
+    quantizer_milestones = Field((25, 35))
     initial_weights = Field("runs/BHRNetSmallBackbone")
 
 
@@ -98,7 +98,7 @@ class SBPN18SmallBackbone(SmallBackbone):
     quantizer = Field("mlp_classifier")
     network_options = Field(_RESNET)
     quantizer_learning_rate = Field(1e-3)
-    quantizer_milestones = Field((25, 35))
+    quantizer_milestones = Field((12, 17))
 
 
 @register
@@ -118,7 +118,7 @@ class BHRNetSmallBackbone(SmallBackbone):
     quantizer = Field("mlp_classifier")
     network_options = Field(_HRNET)
     quantizer_learning_rate = Field(1e-3)
-    quantizer_milestones = Field((25, 35))
+    quantizer_milestones = Field((12, 17))
 
 
 @register

@@ -129,6 +129,13 @@ def test_new_and_legacy_optimizers_take_the_same_steps(name):
         np.testing.assert_allclose(one, other, atol=1e-4)
 
 
+def test_a_rate_for_quantizers_that_have_no_parameters_is_left_out():
+    model = tiny_network(input_shape=(8, 8, 1), num_classes=3, quantizer="ste_sign")
+    rate = LearningRate(0.01, 10, 1)
+    optimizer = make_optimizer("adam", rate, model, momentum=0.9, quantizer_rate=rate)
+    assert isinstance(optimizer, tf.keras.optimizers.Adam)
+
+
 def test_bop_and_a_rate_for_the_quantizers():
     model = tiny_network(input_shape=(8, 8, 1), num_classes=3, quantizer="mlp_classifier")
     assert names(binary_kernels(model)) == {"binary/kernel"}
