@@ -99,9 +99,10 @@ def results(entries: Sequence[Entry]) -> str:
     # Returns
         The page in Markdown.
     """
+    score = "Top-1 accuracy" if all(e.task == "classification" for e in entries) else "The score"
     parts = [
         "# Trained models",
-        "Top-1 accuracy after the last epoch, of the weights that are stored; the page of a model "
+        f"{score} after the last epoch, of the weights that are stored; the page of a model "
         "says how it was measured. Where there are several seeds, mean and standard deviation are "
         "over all of them. The class says how a model was trained: in one step, in two, or with a "
         "float network's outputs as well (distilled).",
@@ -122,7 +123,8 @@ def results(entries: Sequence[Entry]) -> str:
             )
             for entry in members
         ]
-        head = ("model", "class", "top-1", "on", "mean of the seeds", "bytes")
+        metrics = sorted({entry.accuracy.metric for entry in members if entry.accuracy})
+        head = ("model", "class", ", ".join(metrics), "on", "mean of the seeds", "bytes")
         parts += [f"## {network} on {data}", _table(rows, head=head)]
         claims = _CLAIMS.get((network, data), {})
         if claims:
@@ -247,6 +249,24 @@ def _files(entry: Entry) -> Iterator[tuple[str, ...]]:
 
 
 def _use(entry: Entry) -> str:
+    return _POSE_USE.format(name=entry.name) if entry.task == "pose" else _classifier_use(entry)
+
+
+_POSE_USE = """```python
+import larq_ext as lqx
+import larq_ext_zoo as zoo
+from larq_ext.pose.estimator import PoseEstimator
+
+poses = PoseEstimator("{name}").predict(image, boxes)  # pixels of 0 to 255; x, y, width, height
+lqx.deploy.convert(zoo.get("{name}")).save("model.tflite")
+```
+
+```bash
+larq-ext pose {name} photo.jpg --whole-image -o poses.png
+```"""
+
+
+def _classifier_use(entry: Entry) -> str:
     data = _configuration(entry).get("dataset", "folder")
     where = "" if data == "digits" else " --data-dir FOLDER"
     return f"""```python

@@ -61,6 +61,18 @@ def test_claims_of_papers_have_a_table_of_their_own(published):
     assert entry.name in ours and entry.name not in theirs
 
 
+def test_a_pose_network_has_other_uses_and_numbers(published):
+    accuracy = Accuracy(0.441, 0.441, None, [0], "634 images", "by a test", metric="AP")
+    entry = dataclasses.replace(
+        published, name="sbpn18.fda_small", task="pose", classes=None, accuracy=accuracy
+    )
+    text = cards.card(entry)
+    assert "larq-ext pose sbpn18.fda_small" in text and "larq-ext predict" not in text
+    assert "AP 44.10% on 634 images" in text
+    page = cards.results([entry])
+    assert "| model | class | AP | on |" in page and "top-1" not in page
+
+
 def test_an_untrained_model_has_none():
     with pytest.raises(ValueError, match=r"resnet20\.fda is not trained"):
         cards.card(zoo.entry("resnet20.fda"))
