@@ -399,7 +399,7 @@ def load_teacher(path: str, network: tf.keras.Model) -> Callable[[tf.Tensor], tf
     if (teacher.input_shape, teacher.output_shape) != shapes:
         raise UsageError(
             f"The teacher {path} takes {teacher.input_shape} and gives {teacher.output_shape}; "
-            f"{network.name} needs one with {shapes[0]} and {shapes[1]}."
+            f"the network {network.name} needs {shapes[0]} and {shapes[1]}."
         )
     teacher.trainable = False
     return lambda images: teacher(images, training=False)
