@@ -72,7 +72,7 @@ class HighResolution:
         """A norm and the activation.
 
         Nothing else brings values back that shortcuts and PReLUs have moved up, and without it
-        all signs of the third and the fourth stage are +1 at first.
+        all signs of the fourth stage are +1 at first.
         """
         return self.units.activate(common.norm(x, f"{name}_balance"), name)
 
