@@ -11,7 +11,7 @@ from larq_ext_recipes._pose_experiment import PoseExperiment
 from larq_ext_recipes._registry import register
 
 _RESNET = "backbone=18,width=16"
-_HRNET = "width=16,modules=(1,1,1)"
+_HRNET = "width=16,stem_filters=16,modules=(1,1,1)"
 
 
 class SmallBackbone(Experiment):

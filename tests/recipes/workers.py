@@ -19,7 +19,7 @@ from tiny import SignalAt, tiny_experiment
 import larq_ext_recipes as recipes
 from larq_ext_recipes.datasets import ArrayDataset
 from larq_ext_recipes.datasets.cifar10 import CLASSES, MEAN, STD
-from larq_ext_zoo.classification import _common as common
+from larq_ext_zoo import _common as common
 
 HERE = pathlib.Path(__file__)
 

@@ -10,8 +10,6 @@ from larq_ext_zoo import _common as common
 from larq_ext_zoo.pose import _common as pose
 from larq_ext_zoo.pose._units import Units
 
-# Of the stem and, a quarter of its outputs, of the first layer.
-STEM_FILTERS = 64
 # Of a branch in a module.
 BLOCKS = 4
 # The groups of convolutions that a budget makes binary or leaves real.
@@ -34,16 +32,17 @@ class HighResolution:
         """What makes the units of a group."""
         return self.units.binary if group in self._binary else self.units.real
 
-    def body(self, image, layer1: Callable, modules: Sequence[int]) -> list:
+    def body(self, image, stem_filters: int, layer1: Callable, modules: Sequence[int]) -> list:
         """The maps of all branches behind the last module, of which only the largest is merged.
 
         # Arguments
             image: The input.
+            stem_filters: Channels of the stem.
             layer1: What stands between the stem and the branches, from a map to a map.
             modules: Modules with two branches, with three and so on.
         """
-        x = self.units.real(image, STEM_FILTERS, 3, 2, name="stem1")
-        x = layer1(self.units.real(x, STEM_FILTERS, 3, 2, name="stem2"))
+        x = self.units.real(image, stem_filters, 3, 2, name="stem1")
+        x = layer1(self.units.real(x, stem_filters, 3, 2, name="stem2"))
         maps = [self._start("transition1", x, branch, 1 + branch) for branch in (0, 1)]
         for stage, count in enumerate(modules, start=2):
             if stage > 2:

@@ -9,7 +9,7 @@ import tensorflow as tf
 from larq_ext_zoo import _common as common
 from larq_ext_zoo.pose import _common as pose
 from larq_ext_zoo.pose._bottlenecks import binary_bottleneck, real_projection
-from larq_ext_zoo.pose._hrnet import GROUPS, STEM_FILTERS, HighResolution, check_modules, finish
+from larq_ext_zoo.pose._hrnet import GROUPS, HighResolution, check_modules, finish
 from larq_ext_zoo.pose._units import Units
 from larq_ext_zoo.pose.hrnet import LAYER1_BLOCKS, real_layer1
 
@@ -30,19 +30,17 @@ def _bottlenecks(x, units: Units, binary: Sequence[str]):
         return units.binary(x, filters, 1, strides, name=name, activated=False)
 
     projection = binary_projection if "projection" in binary else real_projection
-    narrow = x
+    narrow, filters = x, x.shape[-1]
     for block in range(1, LAYER1_BLOCKS + 1):
         name = f"layer1_block{block}"
-        x, narrow = binary_bottleneck(
-            x, narrow, STEM_FILTERS, units, 1, name, projection=projection
-        )
+        x, narrow = binary_bottleneck(x, narrow, filters, units, 1, name, projection=projection)
     return x
 
 
 def _basic(x, units: Units, binary: Sequence[str]):
     """Eight binary 3x3 units."""
     for unit in range(1, 2 * LAYER1_BLOCKS + 1):
-        x = units.binary(x, STEM_FILTERS, name=f"layer1_unit{unit}")
+        x = units.binary(x, x.shape[-1], name=f"layer1_unit{unit}")
     return x
 
 
@@ -59,6 +57,7 @@ def BHRNet(
     input_tensor=None,
     weights: str | None = None,
     width: int = 32,
+    stem_filters: int = 64,
     budget: str = "E",
     layer1: str | None = None,
     modules: Sequence[int] = (1, 4, 3),
@@ -86,14 +85,17 @@ def BHRNet(
     | layer1 | first layer | budgets |
     |---|---|---|
     | `"real"` | four real bottlenecks | A, B, C |
-    | `"bottleneck"` | four binary bottlenecks in the manner of Bi-Real-50, 256 channels | D, E |
-    | `"basic"` | eight binary 3x3 units, 64 channels; D and E are the same | D, E |
+    | `"bottleneck"` | four binary bottlenecks in the manner of Bi-Real-50 | D, E |
+    | `"basic"` | eight binary 3x3 units; D and E are the same | D, E |
+
+    Bottlenecks end in four times the channels of the stem.
 
     # Arguments
         input_shape: Height, width and channels; the sides divide by 32.
         input_tensor: Optional Keras tensor to use as the input.
         weights: File of weights to load, or `None` for random ones.
         width: Channels of the largest branch; the runtime packs multiples of 32 without waste.
+        stem_filters: Channels of the stem, and of the 3x3 convolutions of the first layer.
         budget: `"A"` to `"E"`.
         layer1: Kind of the first layer; `None` is the first that goes with the budget.
         modules: How many modules have two branches, three and four.
@@ -123,7 +125,7 @@ def BHRNet(
     image = pose.network_input(input_shape, input_tensor)
     units = Units(common.BinaryLayers(quantizer, pad_values, "glorot_uniform"))
     network = HighResolution(units, width, frozenset(binary))
-    maps = network.body(image, lambda x: first(x, units, binary), modules)
+    maps = network.body(image, stem_filters, lambda x: first(x, units, binary), modules)
     return finish(
         *(image, maps, f"bhrnet_w{width}", weights),
         num_keypoints=num_keypoints,

@@ -8,16 +8,17 @@ import tensorflow as tf
 
 from larq_ext_zoo.pose import _common as pose
 from larq_ext_zoo.pose._bottlenecks import real_bottleneck
-from larq_ext_zoo.pose._hrnet import STEM_FILTERS, HighResolution, check_modules, finish
+from larq_ext_zoo.pose._hrnet import HighResolution, check_modules, finish
 from larq_ext_zoo.pose._units import Units
 
 LAYER1_BLOCKS = 4
 
 
 def real_layer1(x, units: Units):
-    """Four bottlenecks."""
+    """Four bottlenecks, whose outputs have four times the channels of the stem."""
+    filters = x.shape[-1]
     for block in range(1, LAYER1_BLOCKS + 1):
-        x = real_bottleneck(x, STEM_FILTERS, units, 1, f"layer1_block{block}")
+        x = real_bottleneck(x, filters, units, 1, f"layer1_block{block}")
     return x
 
 
@@ -27,6 +28,7 @@ def HRNet(
     input_tensor=None,
     weights: str | None = None,
     width: int = 32,
+    stem_filters: int = 64,
     modules: Sequence[int] = (1, 4, 3),
     num_keypoints: int = 17,
     num_classes: int | None = None,
@@ -45,6 +47,7 @@ def HRNet(
         input_tensor: Optional Keras tensor to use as the input.
         weights: File of weights to load, or `None` for random ones.
         width: Channels of the largest branch.
+        stem_filters: Channels of the stem, and of the 3x3 convolutions of the first layer.
         modules: How many modules have two branches, three and four.
         num_keypoints: Number of heatmaps.
         num_classes: Makes it a classifier of so many classes, to be trained first: a dense layer
@@ -66,7 +69,7 @@ def HRNet(
     image = pose.network_input(input_shape, input_tensor)
     units = Units(activation="relu", initializer=pose.SMALL_NORMAL)
     network = HighResolution(units, width, frozenset())
-    maps = network.body(image, lambda x: real_layer1(x, units), modules)
+    maps = network.body(image, stem_filters, lambda x: real_layer1(x, units), modules)
     return finish(
         *(image, maps, f"hrnet_w{width}", weights),
         num_keypoints=num_keypoints,
