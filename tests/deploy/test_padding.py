@@ -1,0 +1,117 @@
+"""Explicit borders in front of convolutions: the file computes what Keras does."""
+
+import itertools
+
+import larq_ext  # noqa: F401  isort: skip  (Keras 2, before anything uses tf.keras)
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from larq_ext.deploy import _padding
+from larq_ext.deploy._flatbuffer import order_by_signature
+from larq_ext.deploy.convert import _freeze, convert
+from larq_ext.runtime import Interpreter
+
+# Kernel, stride, dilation, borders.
+CASES = [
+    *((kernel, 2, 1, (kernel // 2, kernel // 2)) for kernel in (3, 5, 7)),
+    (3, 3, 1, (1, 1)),
+    (3, 2, 1, (0, 1)),
+    (3, 2, 1, (1, 0)),
+    (4, 2, 1, (1, 1)),
+    (4, 2, 1, (1, 2)),
+    (2, 2, 1, (1, 1)),
+    (3, 1, 1, (1, 1)),
+    (3, 1, 2, (2, 2)),
+]
+
+
+def network(networks, kind: str, size: int) -> tf.keras.Model:
+    """Each case is an output, with a border of its own: the engine leaves shared ones alone.
+
+    Equal borders of equal pixels would be shared.
+    """
+    image = tf.keras.Input((size, size, 3))
+    outputs = []
+    for number, (kernel, stride, dilation, border) in enumerate(CASES, 1):
+        own = tf.keras.layers.Rescaling(number)(image)
+        bordered = tf.keras.layers.ZeroPadding2D((border, border))(own)
+        options = {"strides": stride, "dilation_rate": dilation}
+        if kind == "depthwise":
+            layer = tf.keras.layers.DepthwiseConv2D(kernel, **options)
+        else:
+            layer = tf.keras.layers.Conv2D(4, kernel, **options)
+        outputs.append(layer(bordered))
+    return networks.randomize(tf.keras.Model(image, outputs))
+
+
+def largest_difference(model, flatbuffer) -> list[float]:
+    images = np.random.default_rng(0).normal(size=(2, *model.input_shape[1:])).astype("float32")
+    found = Interpreter(flatbuffer).predict(images)
+    expected = model.predict(images, verbose=0)
+    return [float(np.abs(a - b).max()) for a, b in zip(found, expected, strict=True)]
+
+
+@pytest.mark.parametrize("size", [16, 15])
+@pytest.mark.parametrize("kind", ["convolution", "depthwise"])
+def test_a_border_stays_where_it_is(networks, kind, size):
+    model = network(networks, kind, size)
+    conversion = convert(model, allow_float=True)
+    assert max(largest_difference(model, conversion.flatbuffer)) < 1e-4
+
+
+def test_the_converter_alone_moves_it(networks, tmp_path):
+    """If this fails, the engine has learned it and nothing need be trimmed any more."""
+    model = network(networks, "convolution", 16)
+    flatbuffer = order_by_signature(networks.convert_as_it_is(model, tmp_path))
+    differences = largest_difference(model, flatbuffer)
+    assert [case[:2] for case, d in zip(CASES, differences, strict=True) if d > 1] == [
+        (3, 2),
+        (5, 2),
+        (7, 2),
+    ]
+
+
+def test_a_border_of_ones_in_front_of_a_binary_convolution(networks):
+    image = tf.keras.Input((16, 16, 32))
+    bordered = tf.pad(tf.sign(image), [[0, 0], [1, 1], [1, 1], [0, 0]], constant_values=1.0)
+    layer = networks.quant_conv(32, strides=2, padding="valid", pad_values=0.0)
+    model = networks.randomize(tf.keras.Model(image, [layer(bordered), layer(bordered[:, 1:, 1:])]))
+    conversion = convert(model)
+    assert max(largest_difference(model, conversion.flatbuffer)) < 1e-3
+
+
+@pytest.mark.parametrize(
+    "size, kernel, stride, dilation, border",
+    [
+        (size, *case)
+        for size, case in itertools.product(
+            range(8, 17),
+            itertools.product((1, 2, 3, 5), (2, 3), (1, 2), [(0, 0), (1, 1), (1, 2), (3, 3)]),
+        )
+        if size + sum(case[3]) > (case[0] - 1) * case[2]
+    ][::40],
+)
+def test_what_is_trimmed_is_never_used(size, kernel, stride, dilation, border):
+    """TensorFlow itself computes the same, from fewer pixels."""
+    image = tf.keras.Input((size, size + 1, 2))
+    padded = tf.keras.layers.ZeroPadding2D((border, border))(image)
+    if stride > 1 and dilation > 1:
+        # Keras refuses both together.
+        kernel_values = tf.random.stateless_normal((kernel, kernel, 2, 3), (1, 2))
+        outputs = tf.nn.conv2d(padded, kernel_values, stride, "VALID", dilations=dilation)
+    else:
+        outputs = tf.keras.layers.Conv2D(3, kernel, stride, dilation_rate=dilation)(padded)
+    model = tf.keras.Model(image, outputs)
+    frozen = _freeze(model)
+    _padding.trim_padding(frozen.graph_def)
+    graph = tf.compat.v1.wrap_function(
+        lambda x: tf.import_graph_def(
+            frozen.graph_def,
+            input_map={frozen.inputs[0].name: x},
+            return_elements=[frozen.outputs[0].name],
+        ),
+        [tf.TensorSpec((1, size, size + 1, 2))],
+    )
+    pixels = tf.random.stateless_normal((1, size, size + 1, 2), (3, 4))
+    np.testing.assert_allclose(graph(pixels)[0], model(pixels), atol=1e-5)
