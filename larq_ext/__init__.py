@@ -1,8 +1,8 @@
 """Binarized neural networks for small devices: quantizers, layers and proven deployment.
 
 `import larq_ext` makes `tf.keras` stand for Keras 2, which Larq needs, and registers the
-quantizers, so that `quantizer="fda"` works in a layer. Without TensorFlow, `larq_ext.runtime`
-works alone.
+quantizers, so that `quantizer="fda"` works in a layer. Without TensorFlow, `larq_ext.runtime` and
+`larq_ext.pose` work alone.
 """
 
 import importlib
@@ -14,7 +14,7 @@ from larq_ext._keras import has_tensorflow, require_tensorflow, use_legacy_keras
 from larq_ext._version import __version__
 
 if TYPE_CHECKING:
-    from larq_ext import callbacks, deploy, inspection, layers, models, quantizers, runtime
+    from larq_ext import callbacks, deploy, inspection, layers, models, pose, quantizers, runtime
 
 __all__ = [
     "__version__",
@@ -23,15 +23,17 @@ __all__ = [
     "inspection",
     "layers",
     "models",
+    "pose",
     "quantizers",
     "runtime",
 ]
+_WITHOUT_TENSORFLOW = ("pose", "runtime")
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'larq_ext' has no attribute {name!r}")
-    if name != "runtime":
+    if name not in _WITHOUT_TENSORFLOW:
         require_tensorflow()
     return importlib.import_module(f"larq_ext.{name}")
 

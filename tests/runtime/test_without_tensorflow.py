@@ -89,6 +89,13 @@ def test_without_a_compiler_it_installs_and_says_what_is_missing(device, package
     assert "install a C++17 compiler" in last
 
 
+def test_poses_are_there(device, package):
+    done = device.run(
+        "-c", "import larq_ext; print(larq_ext.pose.KEYPOINTS[0])", PYTHONPATH=package
+    )
+    assert done.stdout == "nose\n", done.stderr[-3000:]
+
+
 @pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler built the library")
 def test_it_computes_what_the_engine_computes(device, package):
     complete = shutil.copytree(package, device.folder / "complete")
