@@ -8,6 +8,7 @@ import functools
 import os
 import pathlib
 import zipfile
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from larq_ext_recipes.datasets._looking import describe, how_to_extract
 
 # Names of the two parts: COCO's own, then those of a smaller copy.
 PARTS = {"train": ("train2017", "train"), "test": ("val2017", "val", "eval")}
+_UNREADABLE = (OSError, EOFError, zipfile.BadZipFile)
 _ADVICE = (
     "COCO's layout is annotations/person_keypoints_{train,val}2017.json (or .json.gz) next to the "
     "folders train2017 and val2017."
@@ -99,9 +101,12 @@ class PictureArchive(Pictures):
 
     @functools.cached_property
     def _contents(self) -> tf.Tensor:
-        with zipfile.ZipFile(self.place) as archive:
-            inside = {_base(name): name for name in archive.namelist()}
-            contents = [archive.read(inside[name]) for name in self.names]
+        try:
+            with zipfile.ZipFile(self.place) as archive:
+                inside = {_base(name): name for name in archive.namelist()}
+                contents = [archive.read(inside[name]) for name in self.names]
+        except (*_UNREADABLE, zlib.error, RuntimeError) as error:  # the last where it is encrypted
+            raise _unreadable(self.place, error) from error
         with tf.init_scope(), tf.device("CPU"):
             return tf.constant(contents)
 
@@ -119,12 +124,22 @@ def find_part(folder: pathlib.Path, part: str) -> tuple[pathlib.Path, pathlib.Pa
     # Raises
         DatasetError: if one of them is missing.
     """
+    file, name = find_annotations(folder, part)
+    return file, _find_pictures(folder, name)
+
+
+def find_annotations(folder: pathlib.Path, part: str) -> tuple[pathlib.Path, str]:
+    """Finds the annotations of one part, and the name that it goes by, one of `PARTS`.
+
+    # Raises
+        DatasetError: if they are missing.
+    """
     for name in PARTS[part]:
         for place in (folder / "annotations", folder):
             for suffix in (".json", ".json.gz"):
                 file = place / f"person_keypoints_{name}{suffix}"
                 if file.is_file():
-                    return file, _find_pictures(folder, name)
+                    return file, name
     command = how_to_extract(folder) if folder.is_dir() else None
     advice = f"Extract the archive first, with `{command}`." if command else _ADVICE
     raise DatasetError(
@@ -153,8 +168,8 @@ def open_pictures(place: pathlib.Path, names: Sequence[str]) -> Pictures:
     pictures = kind(place, tuple(names))
     try:
         sizes = pictures.sizes()
-    except (OSError, zipfile.BadZipFile) as error:
-        raise DatasetError(f"{place} cannot be read: {error}. Get it again.") from error
+    except _UNREADABLE as error:
+        raise _unreadable(place, error) from error
     bad = [name for name, size in zip(names, sizes, strict=True) if not size]
     if bad:
         raise DatasetError(
@@ -174,9 +189,16 @@ def read_annotations(file: pathlib.Path) -> dict[str, Any]:
         content = read_json(file)
     except (OSError, ValueError) as error:
         raise DatasetError(f"{error} Get it again.") from error
-    if not isinstance(content, dict) or not {"images", "annotations"} <= content.keys():
-        raise DatasetError(f"{file} has no `images` and `annotations`: it is not one of COCO's.")
+    lists = ("images", "annotations")
+    if not isinstance(content, dict) or not all(isinstance(content.get(k), list) for k in lists):
+        raise DatasetError(
+            f"{file} has no lists `images` and `annotations`: it is not one of COCO's."
+        )
     return content
+
+
+def _unreadable(place: pathlib.Path, error: Exception) -> DatasetError:
+    return DatasetError(f"{place} cannot be read: {error}. Get it again.")
 
 
 def _base(name: str) -> str:

@@ -6,6 +6,7 @@ import abc
 import contextlib
 import re
 from collections.abc import Iterator
+from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -18,8 +19,14 @@ class DatasetError(Exception):
     """The data is not where it was looked for, or not in the form that was expected."""
 
 
+class Damageable(Protocol):
+    """What can look for its damaged pictures."""
+
+    def find_damage(self, training: bool) -> None: ...
+
+
 @contextlib.contextmanager
-def readable_errors(dataset: Dataset, *, training: bool) -> Iterator[None]:
+def readable_errors(dataset: Damageable, *, training: bool) -> Iterator[None]:
     """Turns what TensorFlow makes of damaged data in a pipeline into a `DatasetError`.
 
     A picture that is damaged is found when its batch is read, wherever that happens.

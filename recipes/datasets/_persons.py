@@ -14,7 +14,8 @@ from larq_ext.pose.scoring import PERSON
 from larq_ext_recipes.datasets._dataset import DatasetError
 
 _IMAGE_FIELDS = ("id", "file_name", "width", "height")
-_FIELDS = ("image_id", "bbox", "area", "keypoints")
+_FIELDS = ("id", "image_id", "bbox", "area", "keypoints")
+_NUMBERS = 3 * len(KEYPOINTS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,15 +75,8 @@ def read_persons(
     # Raises
         DatasetError: if a field is missing or wrong.
     """
-    images: dict[Any, dict[str, Any]] = {}
-    for index, image in enumerate(content["images"]):
-        check_fields(image, _IMAGE_FIELDS, f"{name}: image {index}")
-        images[image["id"]] = image
-    found = [
-        person
-        for index, person in enumerate(content["annotations"])
-        if _is_person(person, f"{name}: annotation {index}", images)
-    ]
+    images, people = check_entries(content, name)
+    found = [person for person in people if _is_example(person)]
     boxes = [_clipped(person, images[person["image_id"]]) for person in found]
     pairs = [pair for pair in zip(found, boxes, strict=True) if pair[1] is not None]
     if not pairs:
@@ -100,31 +94,94 @@ def read_persons(
     return [images[image_id] for image_id in used], persons
 
 
-def _is_person(person: Any, where: str, images: Mapping[Any, Any]) -> bool:
-    check_fields(person, _FIELDS, where)
-    if person.get("category_id", PERSON) != PERSON or person.get("iscrowd"):
+def check_entries(
+    content: Mapping[str, Any], name: str
+) -> tuple[dict[int, dict[str, Any]], list[dict[str, Any]]]:
+    """Checks all that training, evaluation and scoring read in annotations.
+
+    A number of labelled keypoints or a category that is missing is filled in.
+
+    # Arguments
+        content: Annotations in COCO's form.
+        name: What to call them in errors.
+
+    # Returns
+        The entries of the pictures by their ids, and those of the persons.
+
+    # Raises
+        DatasetError: if a field is missing or wrong; it names the entry.
+    """
+    images = {}
+    for index, image in enumerate(content["images"]):
+        _check_image(image, f"{name}: image {index}")
+        images[image["id"]] = image
+    people = []
+    for index, person in enumerate(content["annotations"]):
+        where = f"{name}: annotation {index}"
+        if isinstance(person, dict) and person.get("category_id", PERSON) != PERSON:
+            continue
+        _check_person(person, where)
+        if person["image_id"] not in images:
+            raise DatasetError(
+                f"{where} is in the picture {person['image_id']}, which is not listed."
+            )
+        labelled = sum(value > 0 for value in person["keypoints"][2::3])
+        people.append({"category_id": PERSON, "num_keypoints": labelled, **person})
+    return images, people
+
+
+def _check_image(image: Any, where: str) -> None:
+    _check_fields(image, _IMAGE_FIELDS, where)
+    _check_value(image, "id", _is_integer(image["id"]), "an integer", where)
+    _check_value(image, "file_name", isinstance(image["file_name"], str), "a text", where)
+    for side in ("width", "height"):
+        is_size = _are_numbers([image[side]]) and image[side] > 0
+        _check_value(image, side, is_size, "a number above 0", where)
+
+
+def _check_person(person: Any, where: str) -> None:
+    _check_fields(person, _FIELDS, where)
+    for field in ("id", "image_id"):
+        _check_value(person, field, _is_integer(person[field]), "an integer", where)
+    is_count = _is_integer(person.get("num_keypoints", 0))
+    _check_value(person, "num_keypoints", is_count, "an integer", where)
+    _check_value(person, "area", _are_numbers([person["area"]]), "a finite number", where)
+    for field, count in (("bbox", 4), ("keypoints", _NUMBERS)):
+        values = person[field]
+        is_sound = isinstance(values, list) and len(values) == count and _are_numbers(values)
+        _check_value(person, field, is_sound, f"a list of {count} finite numbers", where)
+
+
+def _check_fields(entry: Any, fields: Iterable[str], where: str) -> None:
+    missing = [field for field in fields if not isinstance(entry, dict) or field not in entry]
+    if missing:
+        raise DatasetError(f"{where} lacks {', '.join(missing)}: these are not COCO's annotations.")
+
+
+def _check_value(
+    entry: Mapping[str, Any], field: str, is_sound: bool, wanted: str, where: str
+) -> None:
+    if not is_sound:
+        raise DatasetError(f"{where}: {field} must be {wanted}, received {entry[field]!r:.60}.")
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
+
+
+def _are_numbers(values: Iterable[Any]) -> bool:
+    """Neither NaN nor infinite, and not so large that float32 squares would be."""
+    try:
+        return all(-1e9 < value < 1e9 for value in values)
+    except TypeError:
         return False
-    if len(person["keypoints"]) != 3 * len(KEYPOINTS) or len(person["bbox"]) != 4:
-        raise DatasetError(
-            f"{where} needs a bbox of 4 numbers and keypoints of {3 * len(KEYPOINTS)}, received "
-            f"{len(person['bbox'])} and {len(person['keypoints'])}."
-        )
-    if person["image_id"] not in images:
-        raise DatasetError(f"{where} is in the picture {person['image_id']}, which is not listed.")
-    return person["area"] > 0 and any(person["keypoints"][2::3])
+
+
+def _is_example(person: Mapping[str, Any]) -> bool:
+    is_labelled = any(value > 0 for value in person["keypoints"][2::3])
+    return not person.get("iscrowd") and person["area"] > 0 and is_labelled
 
 
 def _clipped(person: Mapping[str, Any], image: Mapping[str, Any]) -> np.ndarray | None:
     box = clip_box(person["bbox"], (image["height"], image["width"]))
     return box if box is not None and box[2:].min() > 0 else None
-
-
-def check_fields(entry: Any, fields: Iterable[str], where: str) -> None:
-    """Refuses an entry without some fields.
-
-    # Raises
-        DatasetError: that names the entry and the fields that it lacks.
-    """
-    missing = [field for field in fields if not isinstance(entry, dict) or field not in entry]
-    if missing:
-        raise DatasetError(f"{where} lacks {', '.join(missing)}: these are not COCO's annotations.")

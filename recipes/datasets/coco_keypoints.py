@@ -43,8 +43,8 @@ from larq_ext_recipes.datasets._coco_files import (
     open_pictures,
     read_annotations,
 )
-from larq_ext_recipes.datasets._dataset import Dataset, DatasetError
-from larq_ext_recipes.datasets._persons import Persons, read_persons
+from larq_ext_recipes.datasets._dataset import Dataset, DatasetError, readable_errors
+from larq_ext_recipes.datasets._persons import Persons, check_entries, read_persons
 from larq_ext_recipes.datasets._pictures import (
     MEAN,
     STD,
@@ -93,17 +93,21 @@ class PersonSplit:
     def annotations(self) -> dict[str, Any]:
         """The annotations of these pictures in COCO's form, with all persons."""
         content = read_annotations(self.file)
+        images, people = check_entries(content, str(self.file))
         kept = set(self.image_ids.tolist())
         return {
             **content,
-            "images": [image for image in content["images"] if image["id"] in kept],
-            "annotations": [a for a in content["annotations"] if a["image_id"] in kept],
+            "images": [image for number, image in images.items() if number in kept],
+            "annotations": [person for person in people if person["image_id"] in kept],
         }
 
     def decoded(self, numbers: Sequence[int]) -> Iterator[np.ndarray]:
         """Pixels of pictures, uint8 `(height, width, 3)`, not turned as EXIF may say.
 
         So are the pictures that the annotations are of.
+
+        # Raises
+            DatasetError: if one is damaged.
         """
 
         def read(number: tf.Tensor) -> tf.Tensor:
@@ -111,7 +115,15 @@ class PersonSplit:
 
         rows = tf.data.Dataset.from_tensor_slices(np.array(numbers, np.int64))
         pictures = rows.map(read, num_parallel_calls=tf.data.AUTOTUNE).prefetch(8)
-        return pictures.as_numpy_iterator()
+        with readable_errors(self, training=False):
+            yield from pictures.as_numpy_iterator()
+
+    def find_damage(self, training: bool) -> None:
+        """As `Dataset.find_damage`; it is one part only, whichever."""
+        decode_all(
+            functools.partial(_decode, self.pictures, number)
+            for number in range(len(self.pictures.names))
+        )
 
     def tensors(self, aspect: float) -> tuple[tf.Tensor, ...]:
         """Picture, its width, view and keypoints of each person, for a pipeline."""
@@ -199,12 +211,8 @@ class PoseDataset(Dataset):
             )
 
     def find_damage(self, training: bool) -> None:
-        splits = (self.test, self.train) if training else (self.test,)  # the smaller one first
-        decode_all(
-            functools.partial(_decode, split.pictures, number)
-            for split in splits
-            for number in range(len(split.pictures.names))
-        )
+        for split in (self.test, self.train) if training else (self.test,):  # the smaller one first
+            split.find_damage(training)
 
     def fingerprint(self) -> str:
         """A SHA-256 of boxes, keypoints, names and sizes of the pictures, in hexadecimal."""

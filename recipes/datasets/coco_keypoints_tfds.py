@@ -21,10 +21,9 @@ from typing import Any
 import numpy as np
 
 from larq_ext.pose.keypoints import KEYPOINTS
-from larq_ext.pose.scoring import PERSON
 from larq_ext_recipes.datasets._coco_files import find_part, open_pictures, read_annotations
 from larq_ext_recipes.datasets._dataset import DatasetError
-from larq_ext_recipes.datasets._persons import check_fields
+from larq_ext_recipes.datasets._persons import check_entries
 from larq_ext_recipes.datasets._records import TFDS_PIP
 
 try:
@@ -35,7 +34,6 @@ except ImportError as error:
         "dataset=coco_keypoints."
     ) from error
 
-_FIELDS = ("id", "image_id", "bbox", "area", "keypoints")
 _INSTRUCTIONS = (
     "Put annotations/person_keypoints_{train,val}2017.json and the folders train2017 and val2017, "
     "from cocodataset.org, into the manual folder."
@@ -89,13 +87,11 @@ class CocoPersonKeypoints(tfds.core.GeneratorBasedBuilder):
     ) -> Iterator[tuple[int, dict[str, Any]]]:
         file, place = find_part(folder, part)
         content = read_annotations(file)
-        persons: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in content["images"]}
-        for index, annotation in enumerate(content["annotations"]):
-            check_fields(annotation, _FIELDS, f"{file}: annotation {index}")
-            is_listed = annotation["image_id"] in persons
-            if is_listed and annotation.get("category_id", PERSON) == PERSON:
-                persons[annotation["image_id"]].append(_person(annotation))
-        images = [image for image in content["images"] if persons[image["id"]]]
+        listed, people = check_entries(content, str(file))
+        persons: dict[int, list[dict[str, Any]]] = {number: [] for number in listed}
+        for annotation in people:
+            persons[annotation["image_id"]].append(_person(annotation))
+        images = [image for number, image in listed.items() if persons[number]]
         pictures = open_pictures(place, [image["file_name"] for image in images])
         for number, image in enumerate(images):
             yield (

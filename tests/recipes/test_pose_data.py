@@ -30,7 +30,7 @@ from larq_ext_recipes._pose_views import (
     to_crop,
 )
 from larq_ext_recipes.datasets import DatasetError, readable_errors
-from larq_ext_recipes.datasets.coco_keypoints import load
+from larq_ext_recipes.datasets.coco_keypoints import load, read_split
 
 SIZE = (96, 64)
 
@@ -240,10 +240,30 @@ def test_holdout_and_limit_are_pictures(data):
     [
         (lambda c: c["images"][3].pop("width"), "image 3 lacks width"),
         (lambda c: c["annotations"][2].pop("bbox"), "annotation 2 lacks bbox"),
-        (lambda c: c["annotations"][2]["keypoints"].pop(), "annotation 2 needs .* keypoints of 51"),
+        (
+            lambda c: c["annotations"][2]["keypoints"].pop(),
+            "annotation 2: keypoints must be a list of 51 finite numbers",
+        ),
+        (
+            lambda c: c["annotations"][2]["keypoints"].__setitem__(3, math.nan),
+            "annotation 2: keypoints must be a list of 51 finite numbers",
+        ),
+        (lambda c: c["annotations"][2].update(bbox=[1, 2, 3]), "annotation 2: bbox must be a list"),
+        (lambda c: c["annotations"][2].update(bbox="1234"), "bbox must be .*, received '1234'"),
+        (lambda c: c["annotations"][2].update(area=None), "annotation 2: area must be a finite"),
+        (lambda c: c["annotations"][2].update(area=math.inf), "area must be a finite .* inf"),
+        (lambda c: c["annotations"][2].update(image_id=[1]), "image_id must be an integer"),
+        (lambda c: c["annotations"][2].update(num_keypoints="3"), "num_keypoints must be an integ"),
+        (lambda c: c["annotations"][2].pop("id"), "annotation 2 lacks id"),
+        (lambda c: c["annotations"].append(None), "annotation 16 lacks id"),
+        (lambda c: c["images"][1].update(id="1"), "image 1: id must be an integer, received '1'"),
+        (lambda c: c["images"][1].update(width="9"), "image 1: width must be a number above 0"),
+        (lambda c: c["images"][1].update(height=0), "image 1: height must be a number above 0"),
+        (lambda c: c["images"][1].update(file_name=7), "image 1: file_name must be a text"),
+        (lambda c: c.update(images={}), "no lists `images` and `annotations`"),
         (lambda c: c["annotations"][2].update(image_id=99), "in the picture 99, which is not"),
         (lambda c: c["annotations"].clear(), "no person with a labelled keypoint"),
-        (lambda c: c.pop("images"), "no `images` and `annotations`"),
+        (lambda c: c.pop("images"), "no lists `images` and `annotations`"),
         (
             lambda c: c["images"][0].update(file_name="a.jpg"),
             "1 of 12 pictures are missing .* a.jpg",
@@ -254,6 +274,48 @@ def test_holdout_and_limit_are_pictures(data):
 def test_bad_annotations(folder, tmp_path, change, message):
     with pytest.raises(DatasetError, match=message):
         load(changed(folder, tmp_path / "coco", change), SIZE)
+
+
+def test_what_scoring_needs_is_filled_in(folder, tmp_path):
+    def change(content):
+        for person in content["annotations"]:
+            del person["num_keypoints"], person["category_id"], person["iscrowd"]
+
+    data = load(changed(folder, tmp_path / "coco", change), SIZE)
+    people = data.train.annotations()["annotations"]
+    assert {(person["num_keypoints"], person["category_id"]) for person in people} == {(16, 1)}
+    assert evaluate(data.train.annotations(), [])["AP"] == 0
+
+
+def encrypted(content):
+    """A bit in the headers of all entries."""
+    for start, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        place = content.find(start)
+        while place >= 0:
+            content[place + flags] |= 1
+            place = content.find(start, place + 1)
+    return content
+
+
+@pytest.mark.parametrize(
+    ("kind", "damage", "message"),
+    [
+        (zipfile.ZIP_STORED, lambda c: c[:300] + bytes(50) + c[350:], "Bad CRC-32"),
+        (zipfile.ZIP_DEFLATED, lambda c: c[:90] + b"\xff" * 60 + c[150:], "decompressing|CRC"),
+        (zipfile.ZIP_STORED, encrypted, "encrypted"),
+        (zipfile.ZIP_STORED, lambda c: c[:200], "not a zip file"),
+    ],
+)
+def test_a_damaged_archive_is_named(folder, tmp_path, kind, damage, message):
+    content = json.loads(annotation_file(folder, "val2017").read_text())
+    (tmp_path / "person_keypoints_eval.json").write_text(json.dumps(content))
+    place = tmp_path / "eval_images.zip"
+    with zipfile.ZipFile(place, "w", kind) as archive:
+        for file in sorted((folder / "val2017").iterdir()):
+            archive.write(file, f"eval/{file.name}")
+    place.write_bytes(damage(bytearray(place.read_bytes())))
+    with pytest.raises(DatasetError, match=rf"eval_images\.zip cannot be read: .*({message})"):
+        read_split(tmp_path, "test")
 
 
 def test_a_damaged_picture_is_named(folder, tmp_path):

@@ -45,6 +45,20 @@ def test_a_prepared_copy_has_all_of_the_folder(tmp_path):
     assert sorted(seen) == sorted(people)
 
 
+def test_the_builder_refuses_what_the_reader_refuses(tmp_path):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    from larq_ext_recipes.datasets.coco_keypoints_tfds import CocoPersonKeypoints
+
+    folder = make_coco(tmp_path / "coco", pictures=(2, 1))
+    content = json.loads(annotation_file(folder).read_text())
+    content["annotations"][1]["keypoints"].pop()
+    annotation_file(folder).write_text(json.dumps(content))
+    builder = CocoPersonKeypoints(data_dir=tmp_path / "prepared")
+    config = tfds.download.DownloadConfig(manual_dir=folder)
+    with pytest.raises(DatasetError, match="annotation 1: keypoints must be a list of 51"):
+        builder.download_and_prepare(download_config=config)
+
+
 def test_the_builder_says_how_to_get_what_it_needs(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     monkeypatch.delitem(sys.modules, "larq_ext_recipes.datasets.coco_keypoints_tfds", raising=False)
