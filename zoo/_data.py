@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from larq_ext._images import IMAGENET_MEAN, IMAGENET_STD
 from larq_ext_zoo._preprocessing import Preprocessing
-
-# The statistics of ImageNet. The code of FDA-BNN and of SiMaN has them for CIFAR-10 too.
-_MEAN = tuple(255 * value for value in (0.485, 0.456, 0.406))
-_STD = tuple(255 * value for value in (0.229, 0.224, 0.225))
 
 
 class Data(NamedTuple):
@@ -32,11 +29,12 @@ class Data(NamedTuple):
 
 
 # Of pictures of any size the shorter side becomes 256/224 of the input's.
-_PICTURES = Preprocessing(_MEAN, _STD, resize=256)
+_PICTURES = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, resize=256)
 DATASETS = {
-    "cifar10": Data("cifar10", 32, Preprocessing(_MEAN, _STD, resize=32)),
+    # The statistics of ImageNet, as the code of FDA-BNN and of SiMaN has it.
+    "cifar10": Data("cifar10", 32, Preprocessing(IMAGENET_MEAN, IMAGENET_STD, resize=32)),
     # Persons are cut out at the size of the input, and not resized after that.
-    "coco_keypoints": Data(None, 256, Preprocessing(_MEAN, _STD), task="pose"),
+    "coco_keypoints": Data(None, 256, Preprocessing(IMAGENET_MEAN, IMAGENET_STD), task="pose"),
     "digits": Data("digits", 8, Preprocessing((0.5,), (0.5,), scale=1 / 255, resize=8)),
     "folder": Data(None, 224, _PICTURES),
     "imagenet": Data(None, 224, _PICTURES),

@@ -255,14 +255,15 @@ def _use(entry: Entry) -> str:
 _POSE_USE = """```python
 import larq_ext as lqx
 import larq_ext_zoo as zoo
-from larq_ext.pose.estimator import PoseEstimator
 
-poses = PoseEstimator("{name}").predict(image, boxes)  # pixels of 0 to 255; x, y, width, height
+estimator = lqx.pose.PoseEstimator("{name}")
+poses = estimator.predict(image, boxes)  # pixels of 0 to 255; x, y, width, height
 lqx.deploy.convert(zoo.get("{name}")).save("model.tflite")
 ```
 
 ```bash
 larq-ext pose {name} photo.jpg --whole-image -o poses.png
+larq-ext evaluate {name} --dataset coco_keypoints --data-dir FOLDER
 ```"""
 
 

@@ -42,9 +42,11 @@ def trim_padding(graph_def: Any) -> None:
         conv = graph.get_operation_by_name(node.name)
         before = graph.get_operation_by_name(pad.name)
         paddings = tf.get_static_value(before.inputs[1])
-        size, padded = before.inputs[0].shape, conv.inputs[0].shape
-        if paddings is None or None in (size.rank, padded.rank) or conv.inputs[1].shape.rank != 4:
+        size, kernel = before.inputs[0].shape, conv.inputs[1].shape
+        if paddings is None or size.rank != 4 or kernel.rank != 4:
             continue
+        if None in (*size[1:3], *kernel[:2]):
+            continue  # a size that depends on the data
         trimmed = _trimmed(conv, paddings, size)
         if (trimmed != paddings).any():
             _pad_anew(graph_def, node, pad, trimmed)

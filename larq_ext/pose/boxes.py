@@ -54,11 +54,17 @@ class BoxFile:
 
     def image_id(self, image: Path) -> int | str:
         """The picture's `image_id`: that of the annotations, or by the name of its file."""
-        return self._ids.get(image.name, image_id(image))
+        # Annotations know all their pictures: another with such a number is not one of them.
+        return self._ids.get(image.name, image.name if self._ids else image_id(image))
 
-    def find(self, image: Path) -> Boxes:
-        """The boxes of a picture, by the name of its file or the number at the end of the name."""
-        for key in (image.name, self.image_id(image)):
+    def find(self, image: Path, number: int | None = None) -> Boxes:
+        """The boxes of a picture.
+
+        # Arguments
+            image: Its file, which is known by its name or by the number at the end of the name.
+            number: Its `image_id` where that is known, in the place of the number in the name.
+        """
+        for key in (image.name, self.image_id(image) if number is None else number):
             if key in self._boxes:
                 boxes, scores = zip(*self._boxes[key], strict=True)
                 return Boxes(np.array(boxes), np.array(scores))

@@ -9,15 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from larq_ext._images import IMAGENET_MEAN, IMAGENET_STD
 from larq_ext._models_io import check_name, load_predictor
 from larq_ext.pose import geometry
 from larq_ext.pose.decode import METHODS, decode, mirror_back
 from larq_ext.pose.keypoints import KEYPOINTS
 from larq_ext.pose.scoring import oks_nms, rescore
 
-# Of ImageNet, RGB, for pixels from 0 to 255.
-MEAN = tuple(255 * value for value in (0.485, 0.456, 0.406))
-STD = tuple(255 * value for value in (0.229, 0.224, 0.225))
 STRIDE = 4  # pixels of the input for one of the heat maps
 _BATCH = 32
 
@@ -86,8 +84,8 @@ class PoseEstimator:
                 std = np.divide(entry.preprocessing.std, scale) if std is None else std
             if not entry.pretrained:
                 self.note = f"Note: {model} is not trained, so its predictions mean nothing."
-        self._mean = np.asarray(MEAN if mean is None else mean, np.float32)
-        self._std = np.asarray(STD if std is None else std, np.float32)
+        self._mean = np.asarray(IMAGENET_MEAN if mean is None else mean, np.float32)
+        self._std = np.asarray(IMAGENET_STD if std is None else std, np.float32)
         self._predictor = load_predictor(model)
         name = model if isinstance(model, str | Path) else model.name
         self.input_size = _input_size(name, self._predictor.input_shape, input_size)

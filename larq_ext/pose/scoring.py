@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from larq_ext.pose.keypoints import SIGMAS
 
 PERSON = 1  # COCO's category
 METRICS = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl")
-_NEEDED = ("image_id", "category_id", "keypoints", "num_keypoints", "bbox", "area")
+_NEEDED = ("id", "image_id", "category_id", "keypoints", "num_keypoints", "bbox", "area")
 
 
 def rescore(
@@ -220,5 +221,5 @@ def read_json(path: Path) -> Any:
         if content[:2] == b"\x1f\x8b":
             content = gzip.decompress(content)
         return json.loads(content)
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
         raise ValueError(f"{path} is no JSON: {error}.") from error

@@ -7,7 +7,7 @@ import numpy as np
 import larq_ext  # noqa: F401  isort: skip  (Keras 2, before anything uses tf.keras)
 import tensorflow as tf
 
-from larq_ext.pose.estimator import MEAN, STD
+from larq_ext._images import IMAGENET_MEAN, IMAGENET_STD
 from larq_ext.pose.keypoints import KEYPOINTS
 
 SIZE = (96, 72)
@@ -30,8 +30,8 @@ def spot_network(size=SIZE, keypoints=17):
     channel = {"nose": 2, "left_wrist": 0, "right_wrist": 0}
     kernel, bias = np.zeros((1, 1, 3, keypoints)), np.zeros(keypoints)
     for name, colour in channel.items():
-        kernel[..., colour, KEYPOINTS.index(name)] = STD[colour] / 255
-        bias[KEYPOINTS.index(name)] = MEAN[colour] / 255
+        kernel[..., colour, KEYPOINTS.index(name)] = IMAGENET_STD[colour] / 255
+        bias[KEYPOINTS.index(name)] = IMAGENET_MEAN[colour] / 255
     network.layers[0].set_weights([kernel, bias])
     return network
 

@@ -51,6 +51,17 @@ def test_annotations_and_gzip(tmp_path):
     # The name of the file counts, not the number in it.
     assert file.find(Path("cat 5.jpg")).boxes.tolist() == [[1, 2, 3, 4]]
     assert file.image_id(Path("cat 5.jpg")) == 31
+    # A picture that the annotations do not list is not the one with such an id.
+    assert not len(file.find(Path("dog 5.jpg")).boxes)
+    assert file.image_id(Path("dog 5.jpg")) == "dog 5.jpg"
+
+
+def test_a_known_image_id_counts_instead_of_the_number_in_the_name(tmp_path):
+    records = [{"image_id": number, "bbox": [number, 0, 4, 6]} for number in (1, 6)]
+    file = BoxFile(written(tmp_path, records))
+    assert file.find(Path("000001.jpg"), 6).boxes.tolist() == [[6, 0, 4, 6]]
+    assert file.find(Path("000001.jpg")).boxes.tolist() == [[1, 0, 4, 6]]
+    assert not len(file.find(Path("000001.jpg"), 7).boxes)
 
 
 def test_boxes_by_file_name(tmp_path):
