@@ -25,6 +25,23 @@ def map_positions(labels: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.cast(labels[..., :2] / STRIDE + 0.5, tf.int32), tf.float32)
 
 
+def weights_on_map(labels: tf.Tensor, size: tuple[int, int], sigma: float) -> tf.Tensor:
+    """Weights of the keypoints: those of the labels, 0 where the window misses the map.
+
+    # Arguments
+        labels: x, y in pixels of the network's input, and the weight; `(batch, 17, 3)`.
+        size: Height and width of the maps.
+        sigma: Of the Gaussians, in pixels of the map; the window is of 3 to each side.
+
+    # Returns
+        `(batch, 17)`.
+    """
+    positions, reach = map_positions(labels), 3 * sigma
+    sides = tf.constant([size[1], size[0]], tf.float32)
+    inside = (positions - reach < sides) & (positions + reach + 1 >= 0)
+    return labels[..., 2] * tf.cast(tf.reduce_all(inside, -1), tf.float32)
+
+
 def gaussian_targets(
     labels: tf.Tensor, size: tuple[int, int], *, sigma: float = 2.0, unrounded: bool = False
 ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -40,8 +57,7 @@ def gaussian_targets(
         unrounded: Whether \\( \mu = x / 4 \\), as the training of DARK has it.
 
     # Returns
-        Maps float32 `(batch, height, width, 17)`, and weights `(batch, 17)`: those of the labels,
-        0 where the window misses the map.
+        Maps float32 `(batch, height, width, 17)`, and weights `(batch, 17)`, see `weights_on_map`.
 
     # References
         - [Simple Baselines for Human Pose Estimation](https://arxiv.org/abs/1804.06208)
@@ -50,8 +66,7 @@ def gaussian_targets(
     reach = 3 * sigma
     rounded = map_positions(labels)
     sides = tf.constant([size[1], size[0]], tf.float32)
-    inside = (rounded - reach < sides) & (rounded + reach + 1 >= 0)
-    weights = labels[..., 2] * tf.cast(tf.reduce_all(inside, -1), tf.float32)
+    weights = weights_on_map(labels, size, sigma)
     centre = labels[..., :2] / STRIDE if unrounded else rounded
 
     def along(axis: int) -> tf.Tensor:
@@ -99,23 +114,22 @@ def pose_loss(
 
 
 class KeypointAccuracy(tf.keras.metrics.Mean):
-    """Share of the labelled keypoints whose peak is near: the training accuracy of the parents.
+    """Share of the labelled keypoints whose peak is near, after the parents' training accuracy.
 
-    Near is half of a tenth of the map, where the official code divides x by a tenth of the height
-    and y by one of the width. Keypoints at the first two pixels of the map, left or above, do not
-    count there. All keypoints of an epoch have the same weight here; there, it is a mean of the
-    batches'.
+    Near is half of a tenth of the map, with x divided by a tenth of the height and y by one of the
+    width. What does not count: keypoints whose target misses the map, and those in the first two
+    pixels of the map, left or above. One further to the right or below than the map is looked for
+    at its border, where its target is the highest. All keypoints of an epoch have the same weight,
+    so the numbers are not those that the parents' code logs, which are means of means.
 
     # Arguments
+        sigma: Of the Gaussians, in pixels of the map.
         name: Its name.
-
-    # References
-        - [Simple Baselines for Human Pose Estimation](https://arxiv.org/abs/1804.06208), its
-          official code
     """
 
-    def __init__(self, name: str = "accuracy", **kwargs) -> None:
+    def __init__(self, sigma: float = 2.0, name: str = "accuracy", **kwargs) -> None:
         super().__init__(name=name, **kwargs)
+        self.sigma = sigma
 
     def update_state(self, labels: tf.Tensor, maps: tf.Tensor, sample_weight=None):
         """Takes in a batch; arguments as `pose_loss`."""
@@ -125,7 +139,8 @@ class KeypointAccuracy(tf.keras.metrics.Mean):
         peak = tf.cast(tf.stack([best % width, best // width], -1), tf.float32)
         peak *= tf.cast(tf.reduce_max(flat, 1) > 0, tf.float32)[..., None]
         wanted = tf.minimum(map_positions(labels), tf.constant([width - 1.0, height - 1.0]))
-        counted = (labels[..., 2] > 0) & tf.reduce_all(wanted > 1, -1)
+        weights = weights_on_map(labels, (height, width), self.sigma)
+        counted = (weights > 0) & tf.reduce_all(wanted > 1, -1)
         distance = tf.norm((peak - wanted) / tf.constant([height / 10, width / 10]), axis=-1)
         right = tf.cast(distance < _NEAR, tf.float32)
         return super().update_state(right, tf.cast(counted, tf.float32))
