@@ -23,7 +23,7 @@ from larq_ext_recipes._schedules import LearningRate
 from larq_ext_recipes._two_step import drop_kernel_quantizers, load_initial_weights
 from larq_ext_recipes.datasets import Dataset
 
-# A run may be resumed with other values of these: they change nothing in the training.
+# They change nothing in the training of any task.
 FREE_FIELDS = frozenset(
     {
         "description",
@@ -181,6 +181,11 @@ class BaseExperiment(abc.ABC):
     def name(self) -> str:
         """Name in the registry and of the output folder."""
         return type(self).__name__
+
+    @property
+    def free_fields(self) -> frozenset[str]:
+        """The settings with whose other values a run may be resumed."""
+        return FREE_FIELDS
 
     @property
     def description(self) -> str:

@@ -11,9 +11,14 @@ import tensorflow as tf
 from larq_ext._models_io import Predictor, load_predictor
 from larq_ext_recipes import datasets
 from larq_ext_recipes._errors import UsageError
-from larq_ext_recipes._pose_evaluation import evaluate_mean_pose, evaluate_pose
-from larq_ext_recipes.datasets import coco_keypoints
-from larq_ext_recipes.datasets._coco_files import find_part, read_annotations
+from larq_ext_recipes._pose_evaluation import (
+    evaluate_mean_pose,
+    evaluate_pose,
+    make_estimator,
+)
+from larq_ext_recipes.datasets import DatasetError, coco_keypoints
+from larq_ext_recipes.datasets._coco_files import find_annotations, read_annotations
+from larq_ext_recipes.datasets._persons import check_entries
 
 POSES = coco_keypoints.PoseDataset.name
 
@@ -76,7 +81,7 @@ def evaluate(
 def evaluate_poses(
     model: str | pathlib.Path | tf.keras.Model,
     *,
-    data_dir: str | pathlib.Path | None,
+    data_dir: str | pathlib.Path | None = None,
     limit: int | None = None,
     flip_test: bool = True,
     decoding: str = "quarter",
@@ -95,20 +100,38 @@ def evaluate_poses(
     # Returns
         `model`, `dataset`, COCO's ten numbers (`AP`, `AP50`, ... from 0 to 1, -1 where there is no
         such person), what they are of (`images`, `persons`, `boxes`, `flip_test`, `decoding`), and
-        in `mean_pose` the ten numbers of the training persons' mean pose in the same boxes.
+        in `mean_pose` the ten numbers of the training persons' mean pose in the same boxes, `None`
+        where there are no annotations of such persons, or too few to have each keypoint labelled.
 
     # Raises
-        UsageError: if there is no such model, it is no pose network, or the boxes cannot be read.
+        UsageError: if there is no such model, it is no pose network or gives NaN, or the boxes
+            cannot be read.
         DatasetError: if the data is missing or damaged.
     """
     name = model.name if isinstance(model, tf.keras.Model) else str(model)
+    estimator = make_estimator(model, flip_test=flip_test, decoding=decoding)  # before the data
     folder = coco_keypoints.data_folder(data_dir)
     split = coco_keypoints.read_split(folder, "test")
     split = split.part(slice(limit))
-    numbers = evaluate_pose(model, split, flip_test=flip_test, decoding=decoding, boxes=boxes)
-    people = read_annotations(find_part(folder, "train")[0])["annotations"]
-    mean = evaluate_mean_pose(people, split, boxes)
+    mean = _mean_pose(folder, split, boxes)  # seconds, and wrong boxes show before the hours
+    numbers = evaluate_pose(estimator, split, boxes=boxes)
     return {"model": name, "dataset": POSES, **numbers, "mean_pose": mean}
+
+
+def _mean_pose(
+    folder: pathlib.Path,
+    split: coco_keypoints.PersonSplit,
+    boxes: str | pathlib.Path | None,
+) -> dict[str, float] | None:
+    try:
+        file, _ = find_annotations(folder, "train")
+    except DatasetError:
+        return None
+    _, people = check_entries(read_annotations(file), str(file))
+    try:
+        return evaluate_mean_pose(people, split, boxes)
+    except ValueError:  # a keypoint that is never labelled
+        return None
 
 
 def _predictor(model: str | pathlib.Path | tf.keras.Model) -> Predictor:

@@ -10,7 +10,7 @@ import numpy as np
 
 from larq_ext.pose.baseline import mean_pose, pose_in_boxes
 from larq_ext.pose.boxes import BoxFile
-from larq_ext.pose.estimator import PoseEstimator
+from larq_ext.pose.estimator import Pose, PoseEstimator
 from larq_ext.pose.geometry import PIXEL_STD, box_to_view
 from larq_ext.pose.scoring import evaluate as coco_evaluate
 from larq_ext.pose.scoring import record, results
@@ -45,8 +45,13 @@ def picture_boxes(split: PersonSplit, file: str | pathlib.Path | None) -> list[P
             clipped to the picture, with the score 1.
 
     # Raises
-        UsageError: if the file cannot be read or has no box in these pictures.
+        UsageError: if the file cannot be read, or there is no box in these pictures.
     """
+    if file is None and not len(split):
+        raise UsageError(
+            f"None of the {len(split.image_ids)} pictures has a labelled person: take more "
+            "pictures, or give a detector's boxes."
+        )
     if file is None:
         order = np.argsort(split.persons.images, kind="stable")
         numbers, starts = np.unique(split.persons.images[order], return_index=True)
@@ -59,13 +64,25 @@ def picture_boxes(split: PersonSplit, file: str | pathlib.Path | None) -> list[P
         raise UsageError(str(error)) from error
     result = []
     for number, name in enumerate(split.pictures.names):
-        boxes, scores = source.find(pathlib.Path(name))
+        boxes, scores = source.find(pathlib.Path(name), int(split.image_ids[number]))
         sound = boxes[:, 2:].min(1, initial=np.inf) > 0
         if sound.any():
             result.append(PictureBoxes(number, boxes[sound], scores[sound]))
     if not result:
         raise UsageError(f"{file} has no box in the {len(split.image_ids)} pictures of the data.")
     return result
+
+
+def make_estimator(model: Any, *, flip_test: bool, decoding: str) -> PoseEstimator:
+    """What scores a pose network; arguments as `evaluate_pose`.
+
+    # Raises
+        UsageError: if it is no pose network.
+    """
+    try:
+        return PoseEstimator(model, flip_test=flip_test, decoding=decoding)
+    except (FileNotFoundError, ValueError) as error:
+        raise UsageError(str(error)) from error
 
 
 def evaluate_pose(
@@ -79,7 +96,8 @@ def evaluate_pose(
     """Scores a pose network with COCO's own tool.
 
     # Arguments
-        model: Any that `larq_ext.pose.PoseEstimator` takes.
+        model: Any that `larq_ext.pose.PoseEstimator` takes, or what `make_estimator` gives, which
+            has the next two settings already.
         split: Pictures with persons.
         flip_test: Whether the mirrored crops are seen too.
         decoding: How a peak becomes a coordinate: `"argmax"`, `"quarter"` or `"dark"`.
@@ -90,28 +108,34 @@ def evaluate_pose(
         `persons` (labelled), `boxes`, `flip_test`, `decoding`.
 
     # Raises
-        UsageError: if it is no pose network, or the boxes cannot be read.
+        UsageError: if it is no pose network, gives NaN, or the boxes cannot be read.
         DatasetError: if a picture is damaged.
     """
-    try:
-        estimator = PoseEstimator(model, flip_test=flip_test, decoding=decoding)
-    except (FileNotFoundError, ValueError) as error:
-        raise UsageError(str(error)) from error
+    estimator = model
+    if not isinstance(model, PoseEstimator):
+        estimator = make_estimator(model, flip_test=flip_test, decoding=decoding)
     found = picture_boxes(split, boxes)
     pictures = split.decoded([each.number for each in found])
     records = [
         record(int(split.image_ids[each.number]), pose.keypoints, pose.score)
         for each, picture in zip(found, pictures, strict=True)
-        for pose in estimator.predict(picture, each.boxes, each.scores)
+        for pose in _predict(estimator, picture, each)
     ]
     return {
         **coco_evaluate(split.annotations(), records),
         "images": len(split.image_ids),
         "persons": len(split),
         "boxes": LABELLED if boxes is None else str(boxes),
-        "flip_test": flip_test,
-        "decoding": decoding,
+        "flip_test": estimator.flip_test,
+        "decoding": estimator.decoding,
     }
+
+
+def _predict(estimator: PoseEstimator, picture: np.ndarray, boxes: PictureBoxes) -> list[Pose]:
+    try:
+        return estimator.predict(picture, boxes.boxes, boxes.scores)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def evaluate_mean_pose(
@@ -125,6 +149,10 @@ def evaluate_mean_pose(
         annotations: COCO's annotations of the persons that the mean is of.
         split: Pictures with persons.
         boxes: As `evaluate_pose` takes them.
+
+    # Raises
+        UsageError: if the boxes cannot be read.
+        ValueError: if a keypoint is not labelled in any training person.
     """
     found = picture_boxes(split, boxes)
     ids = np.repeat(

@@ -11,7 +11,7 @@ from zookeeper import Field
 
 from larq_ext.pose.estimator import STRIDE
 from larq_ext.pose.keypoints import KEYPOINTS
-from larq_ext_recipes._base_experiment import BaseExperiment, CurveLabels, defaults_of
+from larq_ext_recipes._base_experiment import FREE_FIELDS, BaseExperiment, CurveLabels, defaults_of
 from larq_ext_recipes._errors import UsageError
 from larq_ext_recipes._pose_evaluation import describe_numbers, evaluate_pose, picture_boxes
 from larq_ext_recipes._pose_loss import KeypointAccuracy, pose_loss
@@ -65,6 +65,10 @@ class PoseExperiment(BaseExperiment):
             raise UsageError(f"ohkm must be from 0 to {len(KEYPOINTS)}, received {self.ohkm}.")
 
     @property
+    def free_fields(self) -> frozenset[str]:
+        return FREE_FIELDS | {"flip_test", "decoding", "boxes"}  # only of the scores at the end
+
+    @property
     def augmentation(self) -> PoseAugmentation:
         return PoseAugmentation(self.scale, self.rotation, self.half_body, self.flip)
 
@@ -96,6 +100,12 @@ class PoseExperiment(BaseExperiment):
                 f"The network of {self.name} gives {model.output_shape}, and its heat maps must "
                 f"be {wanted}: take a pose network."
             )
+        if model.output.dtype != tf.float32:
+            # Keras would cast the coordinates to it, too.
+            raise UsageError(
+                f"The network of {self.name} gives {model.output.dtype.name}, and its heat maps "
+                'must be float32: give its last layer dtype="float32".'
+            )
         return model
 
     def network_arguments(self, dataset: PoseDataset) -> dict[str, Any]:
@@ -122,7 +132,7 @@ class PoseExperiment(BaseExperiment):
         )
 
     def metric(self) -> tf.keras.metrics.Metric:
-        return KeypointAccuracy()
+        return KeypointAccuracy(self.sigma)
 
     def teacher_loss(self, teacher: tf.Tensor, student: tf.Tensor) -> tf.Tensor:
         """Half of the mean squared distance of the maps."""

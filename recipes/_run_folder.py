@@ -7,14 +7,11 @@ import shutil
 from collections.abc import Iterable
 from typing import Any
 
-from larq_ext_recipes._base_experiment import FREE_FIELDS, BaseExperiment
+from larq_ext_recipes._base_experiment import BaseExperiment
 from larq_ext_recipes._checkpoints import saved
 from larq_ext_recipes._errors import UsageError
 from larq_ext_recipes._files import read_json, write_json
 from larq_ext_recipes._strategy import Placement
-
-# Each of several workers may have its own values of these.
-_OWN_FIELDS = FREE_FIELDS - {"checkpoint_steps"} | {"initial_weights"}
 
 
 class RunFolder:
@@ -27,6 +24,7 @@ class RunFolder:
 
     def __init__(self, experiment: BaseExperiment, *, writes: bool = True) -> None:
         self._writes = writes
+        self._free = experiment.free_fields
         default = pathlib.Path("runs", experiment.name)
         self.path = pathlib.Path(experiment.output_dir or default).expanduser()
         self.run = self.path / "run.json"
@@ -91,9 +89,10 @@ class RunFolder:
         """
         first = placement.from_chief(self._content)
         others, own = first["configuration"], self._content["configuration"]
+        may_differ = self._free - {"checkpoint_steps"} | {"initial_weights"}
         differing = [
             f"{field} is {own.get(field)!r} here, {others.get(field)!r} there"
-            for field in _differing(others, own, _OWN_FIELDS)
+            for field in _differing(others, own, may_differ)
         ]
         if first["data"] != self._content["data"]:
             differing.append("the images or labels are not the same")
@@ -111,7 +110,7 @@ class RunFolder:
         old, new = self._defaults | before["configuration"], content["configuration"]
         differing = [
             f"{field} was {old.get(field)!r}, now {new.get(field)!r}"
-            for field in _differing(old, new, FREE_FIELDS)
+            for field in _differing(old, new, self._free)
         ]
         if before["data"] != content["data"]:
             differing.append("the images or labels are not the same")

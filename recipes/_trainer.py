@@ -348,6 +348,9 @@ class _Trainer:
     def _write(self, weights: list, command: list[str]) -> dict[str, Any]:
         model = self.experiment.build_model(self.dataset)  # no optimizer, no strategy, float32
         model.set_weights(weights)
+        with _disk_errors(self.folder), atomic(self.folder.model) as temporary:
+            # Before the scores: whatever goes wrong there, the network of many hours is safe.
+            tf.keras.Model(model.inputs, model.outputs, name=model.name).save(temporary)
         metrics = {
             "experiment": self.experiment.name,
             **self.experiment.score(model, self.dataset),
@@ -364,8 +367,6 @@ class _Trainer:
             "versions": versions(),
         }
         with _disk_errors(self.folder):
-            with atomic(self.folder.model) as temporary:
-                tf.keras.Model(model.inputs, model.outputs, name=model.name).save(temporary)
             write_json(self.folder.metrics, metrics)
             drawn = draw_learning_curve(
                 self.folder.curve,

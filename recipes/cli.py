@@ -9,6 +9,8 @@ from collections.abc import Iterator
 
 import click
 
+from larq_ext.pose.decode import METHODS
+
 WRONG_USE = 2
 
 
@@ -93,10 +95,8 @@ def train(
 @click.option("--no-flip", is_flag=True, help="Poses: do not look at the mirrored crops too.")
 @click.option(
     "--decoding",
-    type=click.Choice(["argmax", "quarter", "dark"]),
-    default="quarter",
-    show_default=True,
-    help="Poses: how a peak becomes a coordinate.",
+    type=click.Choice(METHODS),
+    help="Poses: how a peak becomes a coordinate; quarter if not given.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def evaluate(
@@ -106,7 +106,7 @@ def evaluate(
     limit: int | None,
     boxes: str | None,
     no_flip: bool,
-    decoding: str,
+    decoding: str | None,
     as_json: bool,
 ) -> None:
     """Print top-1 accuracy and loss of MODEL on test images, or the AP of a pose network.
@@ -126,9 +126,9 @@ def evaluate(
         import larq_ext_recipes as recipes
 
         of_poses = dataset == recipes.POSES
-        if not of_poses and (boxes or no_flip):
+        if not of_poses and (boxes or no_flip or decoding):
             raise recipes.UsageError(
-                f"--boxes and --no-flip are for poses: give --dataset {recipes.POSES}."
+                f"--boxes, --no-flip and --decoding are for poses: give --dataset {recipes.POSES}."
             )
         if of_poses:
             result = recipes.evaluate_poses(
@@ -136,7 +136,7 @@ def evaluate(
                 data_dir=data_dir,
                 limit=limit,
                 flip_test=not no_flip,
-                decoding=decoding,
+                decoding=decoding or "quarter",
                 boxes=boxes,
             )
         else:
@@ -163,6 +163,8 @@ def _pose_table(result: dict) -> str:
         " " * 10 + "".join(f"{name:>6}" for name in METRICS),
     ]
     for label, numbers in (("network", result), ("mean pose", result["mean_pose"])):
+        if numbers is None:
+            continue
         cells = (
             f"{100 * numbers[name]:6.1f}" if numbers[name] >= 0 else "     -" for name in METRICS
         )

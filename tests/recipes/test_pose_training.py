@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from click.testing import CliRunner
-from stick_figures import make_coco, pose_experiment, pose_network
+from stick_figures import annotation_file, make_coco, pose_experiment, pose_network
 from tiny import SignalAt
 
 import larq_ext_recipes as recipes
@@ -17,10 +19,12 @@ import larq_ext_zoo as zoo
 from larq_ext.pose.baseline import mean_pose
 from larq_ext.pose.scoring import METRICS
 from larq_ext_recipes import TrainingInterrupted, UsageError, get_experiment, train
-from larq_ext_recipes._pose_evaluation import evaluate_mean_pose, evaluate_pose
+from larq_ext_recipes._pose_evaluation import evaluate_mean_pose, evaluate_pose, picture_boxes
+from larq_ext_recipes._run_folder import RunFolder
 from larq_ext_recipes._two_step import load_initial_weights
 from larq_ext_recipes.cli import evaluate
-from larq_ext_recipes.datasets.coco_keypoints import load
+from larq_ext_recipes.datasets import DatasetError
+from larq_ext_recipes.datasets.coco_keypoints import load, read_split
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +35,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def finished(folder, tmp_path_factory):
     output = tmp_path_factory.mktemp("run")
-    return output, train(pose_experiment(folder, output), command=["a"])
+    return output, train(pose_experiment(folder, output, deterministic=True), command=["a"])
 
 
 def log(output):
@@ -61,15 +65,20 @@ def test_a_run_has_cocos_numbers(finished):
 @pytest.mark.slow
 def test_interrupted_and_resumed_is_uninterrupted(finished, folder, tmp_path):
     with pytest.raises(TrainingInterrupted):
-        train(pose_experiment(folder, tmp_path), callbacks=[SignalAt(6)])
+        train(pose_experiment(folder, tmp_path, deterministic=True), callbacks=[SignalAt(6)])
     with pytest.raises(UsageError, match=r"half_body was 0.3, now 0.5; rotation was 45.0, now 10"):
-        train(pose_experiment(folder, tmp_path), resume=True, rotation=10, half_body=0.5)
-    train(pose_experiment(folder, tmp_path), resume=True)
+        other = {"rotation": 10, "half_body": 0.5, "deterministic": True}
+        train(pose_experiment(folder, tmp_path), resume=True, **other)
+    # How it is scored is not of the training.
+    scored = {"decoding": "argmax", "flip_test": False, "deterministic": True}
+    metrics = train(pose_experiment(folder, tmp_path, **scored), resume=True)
+    assert (metrics["decoding"], metrics["flip_test"]) == ("argmax", False)
+    assert log(tmp_path) == log(finished[0])
     whole = tf.keras.models.load_model(finished[0] / "model.keras").get_weights()
     for one, other in zip(
         whole, tf.keras.models.load_model(tmp_path / "model.keras").get_weights(), strict=True
     ):
-        np.testing.assert_allclose(one, other, atol=1e-6)
+        np.testing.assert_array_equal(one, other)
 
 
 def test_distillation_and_the_other_options(finished, folder, tmp_path):
@@ -160,6 +169,7 @@ def test_evaluate_as_a_command(finished, folder, tmp_path):
     [
         (("--dataset", "coco_keypoints"), "needs a folder: give data_dir=FOLDER"),
         (("--dataset", "digits", "--no-flip"), "are for poses: give --dataset coco_keypoints"),
+        (("--decoding", "quarter"), "are for poses: give --dataset coco_keypoints"),
     ],
 )
 def test_evaluate_used_wrongly(finished, words, message):
@@ -176,6 +186,99 @@ def test_a_network_that_gives_other_maps_is_not_trained(folder, tmp_path):
         train(pose_experiment(folder, tmp_path, network=network))
     with pytest.raises(UsageError, match=r"There is no file nowhere.json"):
         train(pose_experiment(folder, tmp_path, boxes="nowhere.json"))
+
+
+def test_a_network_without_float32_maps_is_not_trained(folder, tmp_path):
+    with pytest.raises(UsageError, match=r"gives bfloat16, .* float32: .* last layer"):
+        train(pose_experiment(folder, tmp_path, mixed_precision=True))
+
+
+def test_a_score_that_fails_leaves_the_model(finished, folder, tmp_path, monkeypatch):
+    output = shutil.copytree(finished[0], tmp_path / "run")
+    for name in ("model.keras", "metrics.json"):  # as the last checkpoint found it
+        (output / name).unlink()
+    experiment = pose_experiment(folder, output, deterministic=True)
+
+    def score(*_):
+        raise RuntimeError("no score")
+
+    monkeypatch.setattr(type(experiment), "score", score)
+    with pytest.raises(RuntimeError, match="no score"):
+        train(experiment, resume=True)
+    assert (output / "model.keras").exists() and not (output / "metrics.json").exists()
+
+
+def test_settings_of_the_scores_do_not_block_resuming(folder, tmp_path):
+    other = {"boxes": "a", "flip_test": False, "decoding": "dark"}
+    for fields, resume in (({}, False), (other, True)):
+        experiment = pose_experiment(folder, tmp_path, **fields)
+        run = RunFolder(experiment)
+        run.start(experiment, "data", resume, overwrite=False)
+        run.record()
+
+
+@pytest.fixture(scope="module")
+def split(folder):
+    return read_split(folder, "test")
+
+
+def test_boxes_are_found_by_id_before_the_digits_of_a_name(split, tmp_path):
+    """Pictures whose names have the numbers of others."""
+    renumbered = dataclasses.replace(split, image_ids=split.image_ids[::-1].copy())
+    file = tmp_path / "boxes.json"
+    boxes = [{"image_id": i, "bbox": [0, 0, 10 * i, 20], "score": 0.5} for i in (1, 2)]
+    file.write_text(json.dumps(boxes))
+    found = picture_boxes(renumbered, file)
+    assert [(each.number, each.boxes[0, 2]) for each in found] == [(4, 20), (5, 10)]
+
+
+def test_pictures_without_persons_need_a_detector(split):
+    nobody = dataclasses.replace(split, persons=split.persons.part(np.array([], int)))
+    with pytest.raises(UsageError, match="None of the 6 pictures has a labelled person"):
+        picture_boxes(nobody, None)
+
+
+def bad_network():
+    model = pose_network(input_shape=(64, 64, 3), num_keypoints=17, quantizer=None)
+    return tf.keras.Model(model.inputs, model.output + np.nan)
+
+
+def test_maps_that_are_not_numbers_are_told(split):
+    with pytest.raises(UsageError, match="NaN or infinity"):
+        evaluate_pose(bad_network(), split)
+
+
+def test_a_damaged_picture_is_named_when_poses_are_scored(finished, folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "coco")
+    file = tmp_path / "coco" / "val2017" / "000000000004.jpg"
+    content = bytearray(file.read_bytes())
+    whole = file.stat().st_size
+    for damaged in (content[:300], content[:30] + bytes(whole - 32) + content[-2:]):
+        file.write_bytes(damaged)
+        with pytest.raises(DatasetError, match=r"000000000004\.jpg is damaged"):
+            recipes.evaluate_poses(finished[0] / "model.keras", data_dir=tmp_path / "coco")
+
+
+def test_without_training_persons_there_is_no_mean_pose(finished, folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "coco")
+    shutil.rmtree(tmp_path / "coco" / "train2017")  # only its annotations are read
+    words = (finished[0] / "model.keras", "--dataset", "coco_keypoints", "--data-dir")
+    words = (*words, tmp_path / "coco", "--limit", 2)
+    assert "mean pose" in run_evaluate(*words).output
+    file = annotation_file(tmp_path / "coco")
+    content = json.loads(file.read_text())
+    for person in content["annotations"]:
+        person["keypoints"][:3] = [0, 0, 0]  # nobody has a nose
+    file.write_text(json.dumps(content))
+    shown = run_evaluate(*words).output
+    assert "network" in shown and "mean pose" not in shown
+    file.unlink()
+    assert json.loads(run_evaluate(*words, "--json").output)["mean_pose"] is None
+
+
+def test_the_model_is_looked_at_before_the_data():
+    with pytest.raises(UsageError, match=r"nowhere\.keras"):
+        recipes.evaluate_poses("nowhere.keras")
 
 
 def test_a_classifier_is_no_pose_network(folder):
