@@ -9,14 +9,11 @@ from collections.abc import Callable, Iterable
 
 import tensorflow as tf
 
+from larq_ext._images import IMAGENET_MEAN, IMAGENET_STD
 from larq_ext_recipes._augmentation import Augmentation, Draws
 from larq_ext_recipes._errors import UsageError
 from larq_ext_recipes._pipeline import Row, untransformed, without_fill
 from larq_ext_recipes.datasets._dataset import Dataset, DatasetError
-
-# The statistics of ImageNet, with which everybody normalises pictures.
-MEAN = tuple(255 * value for value in (0.485, 0.456, 0.406))
-STD = tuple(255 * value for value in (0.229, 0.224, 0.225))
 
 # How a whole JPEG or PNG file ends.
 _ENDS = (b"\xff\xd9", b"IEND\xaeB`\x82")
@@ -35,8 +32,8 @@ class PictureDataset(Dataset, abc.ABC):
     """
 
     image_size: int
-    mean = MEAN
-    std = STD
+    mean = IMAGENET_MEAN
+    std = IMAGENET_STD
     white = 255.0
 
     @property

@@ -10,6 +10,7 @@ import pathlib
 
 import numpy as np
 
+from larq_ext._images import IMAGENET_MEAN, IMAGENET_STD
 from larq_ext_recipes.datasets._arrays import ArrayDataset
 from larq_ext_recipes.datasets._cifar_files import Split, read_official
 from larq_ext_recipes.datasets._dataset import DatasetError
@@ -30,8 +31,7 @@ CLASSES = (
 
 # The statistics of ImageNet, not of CIFAR-10: the released training code of FDA-BNN and of SiMaN
 # normalises CIFAR-10 with them.
-MEAN = tuple(255 * value for value in (0.485, 0.456, 0.406))
-STD = tuple(255 * value for value in (0.229, 0.224, 0.225))
+MEAN, STD = IMAGENET_MEAN, IMAGENET_STD
 
 
 def load(data_dir: str | pathlib.Path | None = None) -> ArrayDataset:

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from larq_ext._images import IMAGENET_MEAN, IMAGENET_STD
 from larq_ext.pose.keypoints import KEYPOINTS
 from larq_ext_recipes._errors import UsageError
 from larq_ext_recipes._pipeline import Row, Steps
@@ -46,8 +47,6 @@ from larq_ext_recipes.datasets._coco_files import (
 from larq_ext_recipes.datasets._dataset import Dataset, DatasetError, readable_errors
 from larq_ext_recipes.datasets._persons import Persons, check_entries, read_persons
 from larq_ext_recipes.datasets._pictures import (
-    MEAN,
-    STD,
     checked,
     decode,
     decode_all,
@@ -159,8 +158,8 @@ class PoseDataset(Dataset):
 
     name = "coco_keypoints"
     classes = KEYPOINTS
-    mean = MEAN
-    std = STD
+    mean = IMAGENET_MEAN
+    std = IMAGENET_STD
     white = 255.0
     evaluation_batch = 64
 

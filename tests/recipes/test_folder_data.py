@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from larq_ext._images import IMAGENET_MEAN, IMAGENET_STD
 from larq_ext_recipes import UsageError, datasets
 from larq_ext_recipes._augmentation import Augmentation
 from larq_ext_recipes.datasets import DatasetError, imagenette, readable_errors
-from larq_ext_recipes.datasets._pictures import MEAN, STD, decode
+from larq_ext_recipes.datasets._pictures import decode
 
 image_module = pytest.importorskip("PIL.Image")
 
@@ -70,7 +71,7 @@ def collect(batches):
 
 
 def unnormalised(images):
-    return images * np.array(STD, np.float32) + np.array(MEAN, np.float32)
+    return images * np.array(IMAGENET_STD, np.float32) + np.array(IMAGENET_MEAN, np.float32)
 
 
 def test_finds_classes_and_pictures(made_pictures):
