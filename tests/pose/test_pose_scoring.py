@@ -163,11 +163,12 @@ def test_ground_truth_from_files(tmp_path):
     [
         (b"{", r"a\.json is no JSON"),
         (b"\x1f\x8bxx", r"a\.json is no JSON"),
-        (gzip.compress(b"[]" * 99)[:12] + b"\xff" * 20, r"a\.json is no JSON"),
+        (gzip.compress(b"[]" * 99, mtime=0)[:12] + b"\xff" * 20, r"a\.json is no JSON"),
         (b"[" * 200_000, r"a\.json is no JSON"),
         (b"[]", "no `images` and `annotations`"),
         (b'{"images": [], "annotations": [{"id": 3, "image_id": 1}]}', "annotation 3 lacks categ"),
     ],
+    ids=["half an object", "gzip too short", "gzip damaged", "too deep", "a list", "incomplete"],
 )
 def test_what_is_no_ground_truth(tmp_path, content, message):
     pytest.importorskip("pycocotools")
