@@ -20,6 +20,8 @@ _POSITIONS = {
     # Here the inputs are spread over the outputs.
     "TRANSPOSE_CONV": ("input", slice(0, 3)),
 }
+# Where the first input is not what is multiplied: there it is the shape of the output.
+_DATA_INPUT = {"TRANSPOSE_CONV": 2}
 
 
 def precision_of(graph: Graph, op: Op) -> str:
@@ -28,7 +30,8 @@ def precision_of(graph: Graph, op: Op) -> str:
         return "1-bit"
     if op.name not in (*WEIGHT_INPUT, "BATCH_MATMUL"):
         return ""
-    return "int8" if graph.tensors[op.inputs[0]].dtype in ("INT8", "UINT8") else "float32"
+    data = op.inputs[_DATA_INPUT.get(op.name, 0)]
+    return "int8" if graph.tensors[data].dtype in ("INT8", "UINT8") else "float32"
 
 
 def macs_of(graph: Graph, op: Op) -> int:

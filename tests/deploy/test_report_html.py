@@ -57,14 +57,21 @@ def test_multiply_adds_are_those_of_larqs_summary(mixed, report):
 
 def test_multiply_adds_of_8_bits(networks):
     data = np.random.default_rng(0).normal(size=(4, 1, 8, 8, 3)).astype("float32")
-    model = tf.keras.Sequential([tf.keras.Input((8, 8, 3)), layers.Conv2D(4, 3, padding="same")])
+    model = tf.keras.Sequential(
+        [
+            tf.keras.Input((8, 8, 3)),
+            layers.Conv2D(4, 3, padding="same"),
+            layers.Conv2DTranspose(5, 2, strides=2),
+        ]
+    )
     converter = tf.lite.TFLiteConverter.from_keras_model(model)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = lambda: ([sample] for sample in data)
     found = audit(converter.convert())
-    assert found.macs == {"1-bit": 0, "int8": 8 * 8 * 3 * 3 * 3 * 4, "float32": 0}
+    weights = 3 * 3 * 3 * 4 + 2 * 2 * 4 * 5
+    assert found.macs == {"1-bit": 0, "int8": 8 * 8 * weights, "float32": 0}
     assert "int8" in {op.kind for op in found.ops}
-    assert found.sizes["int8 weights"] == 3 * 3 * 3 * 4
+    assert found.sizes["int8 weights"] == weights
 
 
 def test_transposed_and_3d_multiply_adds(tmp_path, networks):
