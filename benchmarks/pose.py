@@ -141,6 +141,7 @@ def main() -> None:
 
     from larq_ext._models_io import load_model
     from larq_ext.benchmark._machine import machine
+    from larq_ext.pose import mean_pose
     from larq_ext_recipes._pose_evaluation import evaluate_mean_pose, evaluate_pose
     from larq_ext_recipes.datasets import coco_keypoints
 
@@ -164,7 +165,8 @@ def main() -> None:
             }
             rows.append(row)
             print(run.name, kind, json.dumps(row), flush=True)
-    baseline = evaluate_mean_pose(dataset.train.annotations()["annotations"], dataset.test)
+    pose = mean_pose(dataset.train.annotations()["annotations"])
+    baseline = evaluate_mean_pose(pose, dataset.test)
     times = latencies(files, options.rounds)
     for row in rows:
         row |= times[row["network"], row["kind"]]

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from larq_ext._models_io import Predictor, load_predictor
+from larq_ext.pose.baseline import mean_pose
 from larq_ext_recipes import datasets
 from larq_ext_recipes._errors import UsageError
 from larq_ext_recipes._pose_evaluation import (
@@ -129,9 +130,10 @@ def _mean_pose(
         return None
     _, people = check_entries(read_annotations(file), str(file))
     try:
-        return evaluate_mean_pose(people, split, boxes)
+        pose = mean_pose(people)
     except ValueError:  # a keypoint that is never labelled
         return None
+    return evaluate_mean_pose(pose, split, boxes)
 
 
 def _predictor(model: str | pathlib.Path | tf.keras.Model) -> Predictor:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from larq_ext.pose.baseline import mean_pose, pose_in_boxes
+from larq_ext.pose.baseline import pose_in_boxes
 from larq_ext.pose.boxes import BoxFile
 from larq_ext.pose.estimator import Pose, PoseEstimator
 from larq_ext.pose.geometry import PIXEL_STD, box_to_view
@@ -139,20 +139,19 @@ def _predict(estimator: PoseEstimator, picture: np.ndarray, boxes: PictureBoxes)
 
 
 def evaluate_mean_pose(
-    annotations: Iterable[Mapping[str, Any]],
+    pose: np.ndarray,
     split: PersonSplit,
     boxes: str | pathlib.Path | None = None,
 ) -> dict[str, float]:
-    """COCO's ten numbers of one pose for all, the mean of the training persons, in each box.
+    """COCO's ten numbers of one pose for all, in each box.
 
     # Arguments
-        annotations: COCO's annotations of the persons that the mean is of.
+        pose: That of the training persons, as `larq_ext.pose.mean_pose` gives it.
         split: Pictures with persons.
         boxes: As `evaluate_pose` takes them.
 
     # Raises
         UsageError: if the boxes cannot be read.
-        ValueError: if a keypoint is not labelled in any training person.
     """
     found = picture_boxes(split, boxes)
     ids = np.repeat(
@@ -161,7 +160,7 @@ def evaluate_mean_pose(
     rectangles = np.concatenate([each.boxes for each in found])
     scores = np.concatenate([each.scores for each in found])
     _, scales = box_to_view(rectangles, _ASPECT)
-    keypoints = pose_in_boxes(mean_pose(annotations), rectangles)
+    keypoints = pose_in_boxes(pose, rectangles)
     records = results(ids, keypoints, scores, scales.prod(1) * PIXEL_STD**2)
     return coco_evaluate(split.annotations(), records)
 
