@@ -11,7 +11,8 @@ from larq_ext_recipes._pose_experiment import PoseExperiment
 from larq_ext_recipes._registry import register
 
 _RESNET = "backbone=18,width=16"
-_HRNET = "width=16,stem_filters=16,modules=(1,1,1)"
+# One module a stage, of half as many blocks as usual.
+_HRNET = "width=16,stem_filters=16,modules=(1,1,1),blocks=2"
 
 
 class SmallBackbone(Experiment):
@@ -38,7 +39,7 @@ class SmallPose(PoseExperiment):
     learning_rate = Field(2e-3)
     schedule = Field("cosine")
     schedule_per_step = Field(True)
-    epochs = Field(40)
+    epochs = Field(30)
     batch_size = Field(32)
     scale = Field(0.3)  # the milder of the parents' augmentations
     rotation = Field(40.0)
@@ -54,8 +55,7 @@ class SBPN18Small(SmallPose):
     quantizer = Field("mlp_classifier")
     network_options = Field(_RESNET)
     quantizer_learning_rate = Field(1e-3)
-    quantizer_milestones = Field((25, 35))
-    initial_weights = Field("runs/SBPN18SmallBackbone")
+    quantizer_milestones = Field((18, 26))
 
 
 @register
@@ -65,29 +65,26 @@ class SimpleBaseline18Small(SmallPose):
     network = Field("SimpleBaseline")
     quantizer = Field(None)
     network_options = Field(_RESNET)
-    initial_weights = Field("runs/SimpleBaseline18SmallBackbone")
 
 
 @register
 class BHRNetSmall(SmallPose):
-    """BHRNet-style binary pose network, width 16 with one module a stage, at 128x96."""
+    """BHRNet-style binary pose network, width 16 and half as deep, at 128x96."""
 
     network = Field("BHRNet")
     quantizer = Field("mlp_classifier")
     network_options = Field(_HRNET)
     quantizer_learning_rate = Field(1e-3)
-    quantizer_milestones = Field((25, 35))
-    initial_weights = Field("runs/BHRNetSmallBackbone")
+    quantizer_milestones = Field((18, 26))
 
 
 @register
 class HRNetSmall(SmallPose):
-    """HRNet, width 16 with one module a stage, at 128x96: the real-valued parent of BHRNetSmall."""
+    """HRNet, width 16 and half as deep, at 128x96: the real-valued parent of BHRNetSmall."""
 
     network = Field("HRNet")
     quantizer = Field(None)
     network_options = Field(_HRNET)
-    initial_weights = Field("runs/HRNetSmallBackbone")
 
 
 @register

@@ -76,7 +76,7 @@ def _exact(x, dy, classifier, upstream_of):
 
     def step(x, dy):
         hidden, hidden_slope = classifier.hidden(x)
-        upstream = upstream_of(classifier.outputs(hidden), dy)
+        upstream = upstream_of(classifier.outputs(hidden), dy[:, None])
         dx = tf.reduce_sum(upstream * classifier.slopes(hidden_slope), 1)
         return dx, *classifier.gradients(x, hidden, hidden_slope, upstream)
 
@@ -95,7 +95,8 @@ def _tabulated(x, dy, classifier, upstream_of, table_size: int):
     """The same with f evaluated on a grid, and linear interpolation between its points.
 
     f is one scalar function for all weights, so its values are read from a table, and each
-    weight's part of the parameters' gradients is dealt out to the two points next to it.
+    weight's part of the parameters' gradients is dealt out to the two points next to it. One
+    output after the other: TensorFlow is slow at rows of two.
     """
     low, high = tf.reduce_min(x), tf.reduce_max(x)
     high = tf.maximum(high, low + 1e-6)
@@ -103,19 +104,23 @@ def _tabulated(x, dy, classifier, upstream_of, table_size: int):
     hidden, hidden_slope = classifier.hidden(grid)
     position = (x - low) * (float(table_size - 1) / (high - low))
     index = tf.clip_by_value(tf.cast(position, tf.int32), 0, table_size - 2)
-    right = (position - tf.cast(index, x.dtype))[:, None]
+    right = position - tf.cast(index, x.dtype)
 
-    table = tf.concat([classifier.outputs(hidden), classifier.slopes(hidden_slope)], 1)
-    looked_up = (1.0 - right) * tf.gather(table, index) + right * tf.gather(table, index + 1)
-    outputs, slopes = tf.split(looked_up, 2, axis=1)
-    upstream = upstream_of(outputs, dy)
-    dx = tf.reduce_sum(upstream * slopes, 1)
-    on_grid = tf.math.unsorted_segment_sum(
-        tf.concat([upstream * (1.0 - right), upstream * right], 0),
-        tf.concat([index, index + 1], 0),
-        table_size,
-    )
-    return dx, *classifier.gradients(grid, hidden, hidden_slope, on_grid)
+    def read(column):
+        return tf.gather(column, index) + right * tf.gather(column[1:] - column[:-1], index)
+
+    def deal_out(values):
+        to_right = tf.math.unsorted_segment_sum(values * right, index, table_size)
+        both = tf.math.unsorted_segment_sum(values, index, table_size)
+        return both - to_right + tf.roll(to_right, 1, 0)  # no weight is right of the last point
+
+    dx, on_grid = tf.zeros_like(x), []
+    outputs, slopes = classifier.outputs(hidden), classifier.slopes(hidden_slope)
+    for output in range(outputs.shape[1]):
+        upstream = upstream_of(read(outputs[:, output]), dy)
+        dx += upstream * read(slopes[:, output])
+        on_grid.append(deal_out(upstream))
+    return dx, *classifier.gradients(grid, hidden, hidden_slope, tf.stack(on_grid, 1))
 
 
 def classify(
@@ -149,10 +154,10 @@ def classify(
 
     def upstream_of(outputs, dy):
         if forward == "argmax":
-            return 2.0 * dy[:, None] * tf.ones_like(outputs)
+            return 2.0 * dy * tf.ones_like(outputs)
         if gate:
-            return dy[:, None] * tf.cast(tf.abs(outputs) < 1.0, dy.dtype)
-        return dy[:, None] * tf.ones_like(outputs)
+            return dy * tf.cast(tf.abs(outputs) < 1.0, dy.dtype)
+        return dy * tf.ones_like(outputs)
 
     @tf.custom_gradient
     def _call(flat, u, b, v, d):
@@ -263,7 +268,7 @@ class MLPClassifier(BinaryQuantizer):
         slope_cap: float | None = None,
         center: bool = True,
         scale: bool = True,
-        table_size: int | None = 4096,
+        table_size: int | None = 1024,
         **kwargs,
     ):
         super().__init__(**kwargs)

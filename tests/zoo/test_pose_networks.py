@@ -10,8 +10,8 @@ import pytest
 import tensorflow as tf
 
 from larq_ext_zoo import classification, pose
-from larq_ext_zoo.pose import _hrnet, hrnet
 from larq_ext_zoo.pose import bhrnet as bhrnet_room
+from larq_ext_zoo.pose import hrnet
 
 unusual = pytest.mark.exhaustive
 TINY = (64, 32, 3)
@@ -40,8 +40,7 @@ def multiplicity(layer):
 
 
 def shorten(monkeypatch):
-    """One block in the place of four."""
-    monkeypatch.setattr(_hrnet, "BLOCKS", 1)
+    """One block of the first layer in the place of four."""
     for room in (hrnet, bhrnet_room):
         monkeypatch.setattr(room, "LAYER1_BLOCKS", 1)
 
@@ -193,7 +192,12 @@ def test_a_budget_is_binary_in_its_groups(budget, monkeypatch):
     """With the test above, that is the table of the budgets."""
     shorten(monkeypatch)
     model = pose.BHRNet(
-        budget=budget, quantizer="ste_sign", width=8, modules=(1, 1), input_shape=(32, 32, 3)
+        budget=budget,
+        quantizer="ste_sign",
+        width=8,
+        modules=(1, 1),
+        blocks=1,
+        input_shape=(32, 32, 3),
     )
     layers = [layer for layer in model.layers if hasattr(layer, "kernel")]
     found = {group(layer) for layer in layers if is_binary(layer)}
@@ -238,7 +242,7 @@ def test_a_classifier_starts_a_pose_network(tmp_path):
     ("name", "arguments", "pooled"),
     [
         ("SimpleBaseline", {"width": 8}, 64),
-        ("HRNet", {"width": 8, "modules": (1, 1)}, 8 + 16 + 32),
+        ("HRNet", {"width": 8, "modules": (1, 1), "blocks": 1}, 8 + 16 + 32),
     ],
 )
 def test_pose_networks_classify_first(name, arguments, pooled, monkeypatch):
@@ -277,6 +281,7 @@ def test_signs_are_balanced_at_first(bhrnet):
         ("BHRNet", {"layer1": "real"}, r"budget 'E' `layer1` is one of \['bottleneck', 'basic'\]"),
         ("BHRNet", {"modules": (1, 0, 3)}, r"each at least 1 .*received \(1, 0, 3\)"),
         ("HRNet", {"modules": ()}, r"`modules` is how many .*received \(\)"),
+        ("HRNet", {"blocks": 0}, r"`blocks` is an integer from 1, received 0"),
         ("HRNet", {"quantizer": "fda"}, "HRNet, which is real-valued, received 'fda': take BHRNet"),
     ],
 )

@@ -91,7 +91,9 @@ def test_imagenet_as_the_recipes_evaluate():
     cut_out = pictures.PictureDataset._cut_out
     expected = cut_out(dataset, tf.constant(image), 0, tf.zeros([2], tf.int32))
     expected = tf.saturate_cast(tf.round(expected), tf.uint8).numpy().astype("float32")
-    expected = (expected - np.float32(pictures.MEAN)) * (1 / np.float32(pictures.STD))
+    expected = (expected - np.float32(pictures.PictureDataset.mean)) * (
+        1 / np.float32(pictures.PictureDataset.std)
+    )
     np.testing.assert_array_equal(zoo.preprocess("resnet34.fda", image[None])[0], expected)
 
 

@@ -10,8 +10,6 @@ from larq_ext_zoo import _common as common
 from larq_ext_zoo.pose import _common as pose
 from larq_ext_zoo.pose._units import Units
 
-# Of a branch in a module.
-BLOCKS = 4
 # The groups of convolutions that a budget makes binary or leaves real.
 GROUPS = ("branches", "fuse", "transitions", "transition1", "layer1", "projection")
 
@@ -22,11 +20,14 @@ class HighResolution:
     # Arguments
         units: Makes the units.
         width: Channels of the largest branch, doubled in each smaller one.
+        blocks: How many blocks of two convolutions a branch has in a module.
         binary: The groups of `GROUPS` whose convolutions are binary.
     """
 
-    def __init__(self, units: Units, width: int, binary: frozenset[str]):
-        self.units, self.width, self._binary = units, width, binary
+    def __init__(self, units: Units, width: int, blocks: int, binary: frozenset[str]):
+        if blocks < 1:
+            raise ValueError(f"`blocks` is an integer from 1, received {blocks!r}.")
+        self.units, self.width, self._blocks, self._binary = units, width, blocks, binary
 
     def unit(self, group: str) -> Callable:
         """What makes the units of a group."""
@@ -76,7 +77,7 @@ class HighResolution:
         return self.units.activate(common.norm(x, f"{name}_balance"), name)
 
     def _branch(self, x, name: str):
-        for block in range(BLOCKS):
+        for block in range(self._blocks):
             x = self._block(x, [f"{name}_unit{2 * block + unit}" for unit in (1, 2)])
         return x
 

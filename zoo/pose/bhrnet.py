@@ -61,6 +61,7 @@ def BHRNet(
     budget: str = "E",
     layer1: str | None = None,
     modules: Sequence[int] = (1, 4, 3),
+    blocks: int = 4,
     num_keypoints: int = 17,
     num_classes: int | None = None,
     quantizer: str | None = "fda",
@@ -99,6 +100,7 @@ def BHRNet(
         budget: `"A"` to `"E"`.
         layer1: Kind of the first layer; `None` is the first that goes with the budget.
         modules: How many modules have two branches, three and four.
+        blocks: Blocks of two 3x3 convolutions per branch and module.
         num_keypoints: Number of heatmaps.
         num_classes: Makes it a classifier of so many classes, to be trained first: a dense layer
             on the means of all branches.
@@ -112,7 +114,7 @@ def BHRNet(
     # Raises
         ValueError: for an unknown budget, first layer or method, with the known ones, a first
             layer that does not go with the budget, sides that do not divide by 32 and wrong
-            `modules`.
+            `modules` or `blocks`.
 
     # References
         - [Binarizing by Classification](https://arxiv.org/abs/2205.07433)
@@ -124,7 +126,7 @@ def BHRNet(
     check_modules(modules)
     image = pose.network_input(input_shape, input_tensor)
     units = Units(common.BinaryLayers(quantizer, pad_values, "glorot_uniform"))
-    network = HighResolution(units, width, frozenset(binary))
+    network = HighResolution(units, width, blocks, frozenset(binary))
     maps = network.body(image, stem_filters, lambda x: first(x, units, binary), modules)
     return finish(
         *(image, maps, f"bhrnet_w{width}", weights),

@@ -30,6 +30,7 @@ def HRNet(
     width: int = 32,
     stem_filters: int = 64,
     modules: Sequence[int] = (1, 4, 3),
+    blocks: int = 4,
     num_keypoints: int = 17,
     num_classes: int | None = None,
     quantizer: None = None,
@@ -49,6 +50,7 @@ def HRNet(
         width: Channels of the largest branch.
         stem_filters: Channels of the stem, and of the 3x3 convolutions of the first layer.
         modules: How many modules have two branches, three and four.
+        blocks: Blocks of two 3x3 convolutions per branch and module.
         num_keypoints: Number of heatmaps.
         num_classes: Makes it a classifier of so many classes, to be trained first: a dense layer
             on the means of all branches, which is not the official classification head.
@@ -59,7 +61,8 @@ def HRNet(
         probabilities `(samples, num_classes)`.
 
     # Raises
-        ValueError: for sides that do not divide by 32, wrong `modules` and a quantizer.
+        ValueError: for sides that do not divide by 32, wrong `modules` or `blocks`, and a
+            quantizer.
 
     # References
         - [Deep High-Resolution Representation Learning](https://arxiv.org/abs/1902.09212)
@@ -68,7 +71,7 @@ def HRNet(
     check_modules(modules)
     image = pose.network_input(input_shape, input_tensor)
     units = Units(activation="relu", initializer=pose.SMALL_NORMAL)
-    network = HighResolution(units, width, frozenset())
+    network = HighResolution(units, width, blocks, frozenset())
     maps = network.body(image, stem_filters, lambda x: real_layer1(x, units), modules)
     return finish(
         *(image, maps, f"hrnet_w{width}", weights),
