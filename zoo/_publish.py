@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import json
 import pathlib
+import re
 import shutil
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +24,8 @@ from larq_ext_zoo._data import DATASETS
 from larq_ext_zoo._entry import FLOATS, Accuracy, Entry, Paper, WeightsFile
 from larq_ext_zoo._preprocessing import Preprocessing
 
+# What tells how good a run is, for each task: in its metrics, and as people write it.
+_SCORES = {"classification": ("top1", "top-1"), "pose": ("AP", "AP of keypoints")}
 # What differs between runs that are the same but for the seed.
 _FREE = ("name", "description", "seed", "data_dir", "output_dir", "progress")
 _FREE_PREFIXES = ("checkpoint_",)
@@ -102,9 +106,10 @@ def add_entry(
             "give another folder, and read it with register_folder(folder, networks=...)."
         )
     trained = load_model(_existing(folders[0] / "model.keras"))
+    task = _task(first)
     arguments = {
         "quantizer": configuration["quantizer"],
-        "num_classes": int(trained.output_shape[-1]),
+        "num_keypoints" if task == "pose" else "num_classes": int(trained.output_shape[-1]),
         "input_shape": list(trained.input_shape[1:]),
         **_options(configuration.get("network_options")),
     }
@@ -126,10 +131,11 @@ def add_entry(
         classes=classes if classes is not None or data is None else data.classes,
         licence=licence,
         folder=folder,
+        task=task,
     )
     with quantized_scope(False):
         weights = _write_weights(draft, trained, floats, tuple(mirrors))
-    accuracy = _accuracy(metrics, evaluation, floats)
+    accuracy = _accuracy(task, metrics, evaluation, floats)
     beside = {"log": f"{name}.log.csv"}
     with atomic(folder / beside["log"]) as temporary:
         shutil.copyfile(log, temporary)
@@ -163,15 +169,21 @@ def _existing(path: pathlib.Path) -> pathlib.Path:
 def _read_json(path: pathlib.Path) -> dict[str, Any]:
     try:
         values = json.loads(_existing(path).read_text(encoding="utf-8"))
-        for field in ("experiment", "top1", "seed", "epochs", "evaluated_on", "configuration"):
+        for field in ("experiment", "seed", "epochs", "evaluated_on", "configuration"):
             if field not in values:
                 raise ValueError(f"`{field}` is missing")
         for field in ("network", "quantizer", "dataset"):
             if field not in values["configuration"]:
                 raise ValueError(f"`configuration.{field}` is missing")
+        if not any(score in values for score, _ in _SCORES.values()):
+            raise ValueError("`top1` (of a pose network `AP`) is missing")
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} is no record of a run: {error}.") from error
     return values
+
+
+def _task(metrics: Mapping[str, Any]) -> str:
+    return next(task for task, (score, _) in _SCORES.items() if score in metrics)
 
 
 def _check_same(folders: Sequence[pathlib.Path], metrics: Sequence[Mapping[str, Any]]) -> None:
@@ -223,12 +235,13 @@ def _options(options: str | Mapping[str, Any] | None) -> dict[str, Any]:
     if not isinstance(options, str):
         return dict(options or {})
     values: dict[str, Any] = {}
-    for part in filter(None, options.split(",")):
+    for part in filter(None, re.split(r",(?![^(]*\))", options)):  # not the commas of (1,1,1)
         key, _, text = part.partition("=")
         try:
-            values[key.strip()] = json.loads(text)
-        except ValueError:
-            values[key.strip()] = {"True": True, "False": False, "None": None}.get(text, text)
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            value = {"true": True, "false": False, "none": None}.get(text.lower(), text)
+        values[key.strip()] = list(value) if isinstance(value, tuple) else value
     return values
 
 
@@ -264,22 +277,31 @@ def _write_weights(
 
 
 def _accuracy(
+    task: str,
     metrics: Sequence[Mapping[str, Any]],
     evaluation: Mapping[str, Any] | str | pathlib.Path | None,
     floats: str,
 ) -> Accuracy | None:
-    shares = [float(values["top1"]) for values in metrics]
+    score, metric = _SCORES[task]
+    shares = [float(values[score]) for values in metrics]
     first = metrics[0]
     value, how = shares[0], "larq-ext train, at its end, in the training form"
     data = f"{first['evaluated_on']} of {first['configuration']['dataset']}"
     if evaluation is not None:
         if not isinstance(evaluation, Mapping):
             evaluation = json.loads(_existing_evaluation(pathlib.Path(evaluation)))
-        right = isinstance(evaluation, Mapping) and {"top1", "n", "dataset"} <= evaluation.keys()
+        examples = "persons" if task == "pose" else "n"
+        right = isinstance(evaluation, Mapping) and {score, examples, "dataset"} <= {*evaluation}
         wanted = "what `larq-ext evaluate NAME --json` prints"
         _checks.check(right, "evaluation", wanted, evaluation)
-        value = float(evaluation["top1"])
-        data = f"{evaluation['n']} test images of {evaluation['dataset']}"
+        value = float(evaluation[score])
+        if task == "pose":
+            data = (
+                f"{evaluation['persons']} persons in {evaluation.get('images')} pictures of "
+                f"{evaluation['dataset']}, boxes: {evaluation.get('boxes')}"
+            )
+        else:
+            data = f"{evaluation['n']} test images of {evaluation['dataset']}"
         how = "larq-ext evaluate, the deployable form as stored"
         if str(evaluation.get("model", "")).endswith(".tflite"):
             how += ", converted"
@@ -296,6 +318,7 @@ def _accuracy(
         seeds=[values["seed"] for values in metrics],
         data=data,
         how=how,
+        metric=metric,
     )
 
 
@@ -331,7 +354,9 @@ def _recipe(metrics: Sequence[Mapping[str, Any]], beside: Mapping[str, str]) -> 
         **beside,
         "configuration": configuration,
         **{field: first[field] for field in kept if field in first},
-        "accuracies": {str(values["seed"]): values["top1"] for values in metrics},
+        "accuracies": {
+            str(values["seed"]): values[_SCORES[_task(values)][0]] for values in metrics
+        },
     }
 
 

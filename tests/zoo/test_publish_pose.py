@@ -1,0 +1,76 @@
+"""From the folder of a pose run to an entry whose network draws the same maps."""
+
+import json
+
+import numpy as np
+import pytest
+
+import larq_ext as lqx  # isort: skip  (Keras 2, before anything uses tf.keras)
+
+import larq_ext_zoo as zoo
+from larq_ext_zoo import _publish, cards
+
+SHAPE = (32, 32, 3)
+
+
+@pytest.fixture
+def pose_run(tmp_path):
+    """The folder of a run as recipes write it, without the model."""
+    metrics = {
+        "experiment": "Small",
+        "evaluated_on": "7 persons in 5 test images, boxes: ground truth",
+        "AP": 0.125,
+        "epochs": 1,
+        "seed": 3,
+        "configuration": {
+            "network": "BHRNet",
+            "quantizer": "ste_sign",
+            "dataset": "coco_keypoints",
+            "network_options": "width=8,stem_filters=8,modules=(1,),blocks=1,layer1=basic",
+        },
+    }
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    (tmp_path / "log.csv").write_text("epoch,loss\n1,0.1\n")
+    return tmp_path
+
+
+def test_a_pose_run_becomes_an_entry(pose_run, own_home, randomise):
+    arguments = {"width": 8, "stem_filters": 8, "modules": (1,), "blocks": 1, "layer1": "basic"}
+    model = randomise(zoo.BHRNet(quantizer="ste_sign", input_shape=SHAPE, **arguments))
+    model.save(pose_run / "model.keras")
+    entry = zoo.add_entry(pose_run, "bhrnet_w16.mine", pose_run / "entries")
+    assert (entry.task, entry.classes, entry.num_classes) == ("pose", None, None)
+    assert (entry.accuracy.metric, entry.accuracy.value) == ("AP of keypoints", 0.125)
+    assert entry.accuracy.data.startswith("7 persons in 5 test images, boxes: ground truth")
+    images = np.random.default_rng(0).normal(size=(2, *SHAPE)).astype("float32")
+    found = zoo.get(entry.name)
+    assert found.output_shape == (None, 8, 8, 17)
+    expected = lqx.deploy.bake(model)(images, training=False)
+    np.testing.assert_array_equal(found(images, training=False), expected)
+    picture = np.zeros((40, 30, 3), np.uint8)
+    (pose,) = lqx.pose.PoseEstimator(found).predict(picture, [[0, 0, 30, 40]])
+    assert pose.keypoints.shape == (17, 3)
+    page = cards.card(entry)
+    assert "AP of keypoints 12.50% on 7 persons" in page
+    assert f"larq-ext pose {entry.name}" in page
+
+
+def test_the_converted_model_was_evaluated(tmp_path):
+    metrics = {"AP": 0.125, "seed": 3, "evaluated_on": "", "configuration": {"dataset": ""}}
+    values = {"model": "x.tflite", "dataset": "coco_keypoints", "AP": 0.25, "persons": 9}
+    measured = tmp_path / "measured.json"
+    measured.write_text(json.dumps({**values, "images": 4, "boxes": "ground truth"}))
+    accuracy = _publish._accuracy("pose", [metrics], measured, "float32")
+    assert (accuracy.value, accuracy.seeds) == (0.25, (3,))
+    assert accuracy.data == "9 persons in 4 pictures of coco_keypoints, boxes: ground truth"
+    of_classifier = {"model": "x", "dataset": "cifar10", "n": 10, "top1": 0.25}
+    with pytest.raises(ValueError, match=r"`evaluation` is what `larq-ext evaluate NAME --json`"):
+        _publish._accuracy("pose", [metrics], of_classifier, "float32")
+
+
+def test_a_run_without_a_score(pose_run):
+    metrics = json.loads((pose_run / "metrics.json").read_text())
+    del metrics["AP"]
+    (pose_run / "metrics.json").write_text(json.dumps(metrics))
+    with pytest.raises(ValueError, match=r"`top1` \(of a pose network `AP`\) is missing"):
+        zoo.add_entry(pose_run, "hrnet_w16.mine", pose_run / "entries")
