@@ -113,6 +113,7 @@ def draw(path: pathlib.Path, rows: list[dict[str, Any]], title: str) -> None:
     """AP over latency, a point for each file."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import StrMethodFormatter
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
@@ -121,9 +122,13 @@ def draw(path: pathlib.Path, rows: list[dict[str, Any]], title: str) -> None:
         point = row["milliseconds"], 100 * row["AP"]
         axes.plot(*point, MARKERS[row["kind"]], color="C0" if row["kind"] == "binary" else "C1")
         label = f"{row['network']}, {row['kind']}"
-        axes.annotate(label, point, xytext=(6, 4), textcoords="offset points", fontsize=8)
+        above = row["kind"] != "int8"  # next to the same network in float32
+        offset = (6, 4) if above else (6, -11)
+        axes.annotate(label, point, xytext=offset, textcoords="offset points", fontsize=8)
     axes.set(xlabel="milliseconds for a crop, one thread", ylabel="AP", xscale="log", title=title)
     axes.set_ylim(0, None)
+    for formatted in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        formatted(StrMethodFormatter("{x:g}"))
     axes.margins(x=0.3)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
