@@ -1,7 +1,8 @@
-"""Reports as text: tables, and lines that fit a terminal."""
+"""Reports as text: tables, lines that fit a terminal; and options as text, taken apart."""
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 
@@ -27,3 +28,8 @@ def shorten(text: str, width: int) -> str:
 def wrap(text: str) -> list[str]:
     """Lines of a paragraph."""
     return textwrap.wrap(text, WIDTH, subsequent_indent="  ")
+
+
+def split_options(text: str) -> list[str]:
+    """The parts of `key=value,key=(1,2)`, at the commas outside of brackets."""
+    return [part for part in re.split(r",(?![^(]*\))", text) if part]

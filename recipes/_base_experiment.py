@@ -6,7 +6,6 @@ Annotations are evaluated here: zookeeper reads the types of the fields from the
 import abc
 import math
 import pathlib
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -14,6 +13,7 @@ import tensorflow as tf
 from zookeeper import Field, component
 from zookeeper import configure as configure_component
 
+from larq_ext._text import split_options
 from larq_ext_recipes import _overrides
 from larq_ext_recipes._errors import UsageError
 from larq_ext_recipes._names import unknown_name
@@ -327,8 +327,7 @@ class BaseExperiment(abc.ABC):
     @property
     def _options(self) -> dict[str, Any]:
         """The network's options: numbers, truth values and none as such, anything else as text."""
-        parts = re.split(r",(?![^(]*\))", self.network_options)  # not the commas of (1,1,1)
-        words = _overrides.split_words(part for part in parts if part)
+        words = _overrides.split_words(split_options(self.network_options))
         return {key: _overrides.guess(value) for key, value in words.items()}
 
     def _network(self) -> Callable[..., tf.keras.Model]:

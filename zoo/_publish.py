@@ -6,7 +6,6 @@ import ast
 import dataclasses
 import json
 import pathlib
-import re
 import shutil
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ import tensorflow as tf
 from larq_ext._files import atomic
 from larq_ext._models_io import load_model
 from larq_ext._scope import quantized_scope
+from larq_ext._text import split_options
 from larq_ext_zoo import _checks, _store, _weights, registry
 from larq_ext_zoo._architectures import ARCHITECTURES, PAPERS
 from larq_ext_zoo._data import DATASETS
@@ -235,7 +235,7 @@ def _options(options: str | Mapping[str, Any] | None) -> dict[str, Any]:
     if not isinstance(options, str):
         return dict(options or {})
     values: dict[str, Any] = {}
-    for part in filter(None, re.split(r",(?![^(]*\))", options)):  # not the commas of (1,1,1)
+    for part in split_options(options):
         key, _, text = part.partition("=")
         try:
             value = ast.literal_eval(text)
