@@ -64,6 +64,7 @@ def no_library(monkeypatch):
     monkeypatch.setattr(_native, "available_kernels", missing)
 
 
+@pytest.mark.slow
 def test_every_contender_has_a_row(tiny):
     report = benchmark(tiny.model, tiny.flatbuffer, rounds=2)
     values = json.loads(json.dumps(report.to_dict()))

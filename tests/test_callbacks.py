@@ -207,6 +207,7 @@ def test_flip_ratio_is_the_share_of_changed_signs(name):
     np.testing.assert_allclose(quantizer.flip_ratio.result(), np.mean(changed), rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["argument", "scope"])
 @pytest.mark.parametrize("name", SCALED)
 def test_flip_ratio_in_fit(name, how):

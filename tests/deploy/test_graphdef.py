@@ -58,6 +58,7 @@ def test_a_broken_saved_model_is_an_error(classifier, tmp_path, monkeypatch, pac
     assert not trace.exists()
 
 
+@pytest.mark.slow
 def test_the_engine_alone_would_go_on(classifier, tmp_path, monkeypatch):
     """So that the test above does not pass because the trace is never left."""
     import larq_compute_engine as lce

@@ -342,6 +342,7 @@ def trained(quant_conv, randomize, last_quantizer=True):
     return model
 
 
+@pytest.mark.slow
 def test_layers_trained_for_8_bits_become_integer_operators(networks):
     model = trained(networks.quant_conv, networks.randomize)
     baked = bake(model)

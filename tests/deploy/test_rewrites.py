@@ -147,6 +147,7 @@ def residual(gamma_signs, seed, taken_twice=False):
     return random_weights(tf.keras.Model(image, layers.Concatenate()(tops)), seed, gamma_signs)
 
 
+@pytest.mark.slow
 def test_norms_in_front_of_signs_become_thresholds():
     counts = check(residual((1,), 5), [("threshold", "norm")])
     assert counts["LceQuantize"] == 2 and "MUL" not in counts

@@ -81,6 +81,7 @@ def test_interrupted_and_resumed_is_uninterrupted(finished, folder, tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_distillation_and_the_other_options(finished, folder, tmp_path):
     metrics = train(
         pose_experiment(

@@ -119,6 +119,7 @@ def test_evaluate_gives_the_numbers_of_the_run(finished):
     assert evaluate(folder / "model.keras", dataset="digits", limit=150)["n"] == 150
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["copy.h5", "saved_model"])
 def test_evaluate_other_forms(finished, tmp_path, form):
     folder, metrics = finished
@@ -201,6 +202,7 @@ def test_interrupt_saves_a_checkpoint(tmp_path, steps):
     assert [row["epoch"] for row in rows(tmp_path)] == ["1", "2"]
 
 
+@pytest.mark.slow
 def test_resume_ignores_what_a_kill_left_behind(tmp_path):
     with pytest.raises(TrainingInterrupted):
         train(tiny_experiment(tmp_path), callbacks=[SignalAt(18)])
@@ -212,6 +214,7 @@ def test_resume_ignores_what_a_kill_left_behind(tmp_path):
     assert float(rows(tmp_path)[1]["loss"]) < 9
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_left_out_for_the_one_before(tmp_path):
     with pytest.raises(TrainingInterrupted):
         train(tiny_experiment(tmp_path), callbacks=[SignalAt(18)])
@@ -289,6 +292,7 @@ def test_train_step_can_be_overridden(tmp_path):
     assert [logs["own"] for logs in seen] == [7.0, 7.0]
 
 
+@pytest.mark.slow
 def test_options_that_change_the_computation(tmp_path):
     metrics = train(
         tiny_experiment(

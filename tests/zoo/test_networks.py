@@ -283,6 +283,7 @@ def test_floating_point():
     np.testing.assert_allclose(np.sum(outputs, -1), 1.0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EACH)
 def test_features_are_those_of_the_whole_network(name):
     whole = small(name)

@@ -34,6 +34,7 @@ def test_the_deployable_form_is_the_trained_network(published, run, inputs):
     )
 
 
+@pytest.mark.slow
 def test_the_training_form_is_exact_and_trains_on(published, run, inputs, digits):
     model = zoo.get(published.name, form="training")
     for one, other in zip(model.get_weights(), run.model.get_weights(), strict=True):

@@ -34,6 +34,7 @@ def pose_run(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_pose_run_becomes_an_entry(pose_run, own_home, randomise):
     arguments = {"width": 8, "stem_filters": 8, "modules": (1,), "blocks": 1, "layer1": "basic"}
     model = randomise(zoo.BHRNet(quantizer="ste_sign", input_shape=SHAPE, **arguments))
