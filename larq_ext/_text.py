@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 WIDTH = 100
 
@@ -33,3 +34,17 @@ def wrap(text: str) -> list[str]:
 def split_options(text: str) -> list[str]:
     """The parts of `key=value,key=(1,2)`, at the commas outside of brackets."""
     return [part for part in re.split(r",(?![^(]*\))", text) if part]
+
+
+def read_option(text: str) -> Any:
+    """The number, truth value, none or `(1,2,3)` that a text stands for, or the text."""
+    if text.startswith("(") and text.endswith(")"):
+        return tuple(read_option(part) for part in text[1:-1].split(",") if part)
+    if text.lower() in ("none", "true", "false"):
+        return {"none": None, "true": True, "false": False}[text.lower()]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text

@@ -13,7 +13,7 @@ import tensorflow as tf
 from zookeeper import Field, component
 from zookeeper import configure as configure_component
 
-from larq_ext._text import split_options
+from larq_ext._text import read_option, split_options
 from larq_ext_recipes import _overrides
 from larq_ext_recipes._errors import UsageError
 from larq_ext_recipes._names import unknown_name
@@ -122,8 +122,8 @@ class BaseExperiment(abc.ABC):
             for several machines (`TF_CONFIG` names them), `"tpu"` for a TPU.
         evaluate_every: Epochs between evaluations; the last epoch is always evaluated.
         checkpoint_minutes: Minutes between checkpoints inside an epoch.
-        checkpoint_steps: Steps between checkpoints inside an epoch, instead of minutes; several
-            workers, whose clocks differ, save between epochs only without it.
+        checkpoint_steps: Steps between checkpoints inside an epoch, instead of minutes, which of
+            several workers the first one counts.
         output_dir: Where the run is written; `None` is `runs/<name>`.
         progress: `"auto"` shows a bar in a terminal and a line per epoch elsewhere; `"bar"`,
             `"lines"` or `"none"`.
@@ -328,7 +328,7 @@ class BaseExperiment(abc.ABC):
     def _options(self) -> dict[str, Any]:
         """The network's options: numbers, truth values and none as such, anything else as text."""
         words = _overrides.split_words(split_options(self.network_options))
-        return {key: _overrides.guess(value) for key, value in words.items()}
+        return {key: read_option(value) for key, value in words.items()}
 
     def _network(self) -> Callable[..., tf.keras.Model]:
         if callable(self.network):

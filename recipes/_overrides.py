@@ -57,20 +57,6 @@ def read(overrides: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, A
     return {key: _read(key, value, fields[key]) for key, value in overrides.items()}
 
 
-def guess(text: str) -> Any:
-    """The number, truth value, none or `(1,2,3)` that a text stands for, or the text."""
-    if text.startswith("(") and text.endswith(")"):
-        return tuple(guess(part) for part in text[1:-1].split(",") if part)
-    if text.lower() in ("none", "true", "false"):
-        return {"none": None, "true": True, "false": False}[text.lower()]
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            pass
-    return text
-
-
 def _read(key: str, value: Any, hint: Any) -> Any:
     try:
         if isinstance(value, str):

@@ -30,6 +30,7 @@ class PoseExperiment(BaseExperiment):
 
     # Arguments
         Those of `BaseExperiment`, with `holdout` and `limit` in pictures, and:
+        dataset: Name of the data set; so far there is one.
         input_size: Height and width of the crops, pixels; both divide by 32.
         scale: Random relative change of the size of what is cut out.
         rotation: Random rotation, degrees.
@@ -46,6 +47,7 @@ class PoseExperiment(BaseExperiment):
     optimizer = Field("adam")
     learning_rate = Field(1e-3)
     distillation = Field(0.5)
+    dataset: Literal["coco_keypoints"] = Field(PoseDataset.name)
     input_size: tuple[int, int] = Field((256, 192))
     scale: float = Field(0.35)
     rotation: float = Field(45.0)

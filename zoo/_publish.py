@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import json
 import pathlib
@@ -17,7 +16,7 @@ import tensorflow as tf
 from larq_ext._files import atomic
 from larq_ext._models_io import load_model
 from larq_ext._scope import quantized_scope
-from larq_ext._text import split_options
+from larq_ext._text import read_option, split_options
 from larq_ext_zoo import _checks, _store, _weights, registry
 from larq_ext_zoo._architectures import ARCHITECTURES, PAPERS
 from larq_ext_zoo._data import DATASETS
@@ -237,11 +236,8 @@ def _options(options: str | Mapping[str, Any] | None) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for part in split_options(options):
         key, _, text = part.partition("=")
-        try:
-            value = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            value = {"true": True, "false": False, "none": None}.get(text.lower(), text)
-        values[key.strip()] = list(value) if isinstance(value, tuple) else value
+        value = read_option(text)
+        values[key] = list(value) if isinstance(value, tuple) else value  # as JSON has it
     return values
 
 

@@ -298,7 +298,7 @@ def test_a_classifier_is_no_pose_network(folder):
         ({"ohkm": 18}, "ohkm must be from 0 to 17"),
         ({"sigma": 0.0}, "sigma must be 0.1 or more"),
         ({"input_size": "64"}, "input_size must be a list like 1,2, each a whole number"),
-        ({"dataset": "digits"}, "no setting 'dataset'"),
+        ({"dataset": "digits"}, "dataset must be one of coco_keypoints, received"),
     ],
 )
 def test_wrong_settings_of_poses(settings, message):

@@ -188,6 +188,7 @@ def test_recipe_class_comes_from_the_configuration():
 def test_options_are_read_as_recipes_write_them():
     assert _options("a=relu,b=true,c=1.5,d=False") == {"a": "relu", "b": True, "c": 1.5, "d": False}
     assert _options("modules=(1,2),e=none,f=3") == {"modules": [1, 2], "e": None, "f": 3}
+    assert _options("modules=(1)") == {"modules": [1]}
     assert _options("") == _options(None) == {}
 
 

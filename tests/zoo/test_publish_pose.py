@@ -7,6 +7,7 @@ import pytest
 
 import larq_ext as lqx  # isort: skip  (Keras 2, before anything uses tf.keras)
 
+import larq_ext_recipes as recipes
 import larq_ext_zoo as zoo
 from larq_ext_zoo import _publish, cards
 
@@ -16,18 +17,17 @@ SHAPE = (32, 32, 3)
 @pytest.fixture
 def pose_run(tmp_path):
     """The folder of a run as recipes write it, without the model."""
+    experiment = recipes.get_experiment("BHRNetSmall").replace(
+        quantizer="ste_sign",
+        network_options="width=8,stem_filters=8,modules=(1,),blocks=1,layer1=basic",
+    )
     metrics = {
         "experiment": "Small",
         "evaluated_on": "7 persons in 5 test images, boxes: ground truth",
         "AP": 0.125,
         "epochs": 1,
         "seed": 3,
-        "configuration": {
-            "network": "BHRNet",
-            "quantizer": "ste_sign",
-            "dataset": "coco_keypoints",
-            "network_options": "width=8,stem_filters=8,modules=(1,),blocks=1,layer1=basic",
-        },
+        "configuration": experiment.to_dict(),
     }
     (tmp_path / "metrics.json").write_text(json.dumps(metrics))
     (tmp_path / "log.csv").write_text("epoch,loss\n1,0.1\n")
