@@ -473,7 +473,7 @@ def predict(
 
     \b
     Example:
-      larq-ext predict resnet20.fda cat.png dog.jpg --top 3
+      larq-ext predict digits_net.fda_digits four.png seven.jpg --top 3
       larq-ext predict runs/ResNet20FDA/model.keras photos/ --like cifar10 --json
       larq-ext predict mine.tflite cat.png --mean 127.5 --std 127.5 --classes names.txt
     """

@@ -166,7 +166,7 @@ class QuantConv2D(_MethodLayer, lq.layers.QuantConv2D):
         scale: `"learned"` for a trained scale per output channel, `None` for none; by default
             what the method says.
         pad_values: What `padding="same"` pads with; `None` is what the method says, +1 for -1 and
-            +1 inputs and 0 for 0 and 1 inputs. The papers pad with 0.
+            +1 inputs and 0 for 0 and 1 inputs, and 0 without `quantizer`. The papers pad with 0.
         input_quantizer: Quantizer of the input, as in Larq.
         kernel_quantizer: Quantizer of the kernel, as in Larq.
         kernel_constraint: Constraint of the latent kernel, as in Larq.

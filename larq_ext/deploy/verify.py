@@ -143,12 +143,12 @@ def verify(
     """Runs the Keras model and the converted file on the same inputs and compares the outputs.
 
     The sums of a binary convolution are integers and agree exactly; the float operations between
-    them are rounded differently, which shows as some 1e-6 of the output's scale. But where such
-    an error turns the sign of an activation that is almost zero, the outputs of that sample
-    change visibly, in deep networks for one sample in a hundred or in three. A sample that
+    them are rounded differently, which shows as some 1e-6 of the output's scale. But where such an
+    error turns the sign of an activation that is almost zero, the outputs of that sample change
+    visibly, in deep networks for one sample in a hundred, in some for one in three. A sample that
     differs is therefore tried again in Keras alone, with inputs and biases changed by a relative
-    1e-5: if Keras then disagrees with itself, the sample is called unstable and proves nothing.
-    A wrong conversion shows in the others. Untrained networks with zero padding can be unstable
+    1e-5: if Keras then disagrees with itself, the sample is called unstable and proves nothing. A
+    wrong conversion shows in the others. Untrained networks with zero padding can be unstable
     throughout in Larq Compute Engine: a sum of exactly zero stays zero in Keras as long as batch
     normalization adds nothing, while the engine's correction of the border rounds it to a tiny
     number.

@@ -84,7 +84,7 @@ def pose(
 
     \b
     Examples:
-      larq-ext pose sbpn18.fda me.jpg --whole-image -o skeleton.png
+      larq-ext pose runs/SBPN18Small/model.keras me.jpg --whole-image -o skeleton.png
       larq-ext pose model.tflite frames/ --boxes detections.json -o drawn/
       larq-ext pose model.keras photos/ --boxes boxes.json --json > keypoints.json
     """

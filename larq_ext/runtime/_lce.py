@@ -20,7 +20,7 @@ def is_installed() -> bool:
 class LceEngine:
     """Runs a model in Larq Compute Engine.
 
-    On machines other than ARM it takes the binary kernels with indirection, which are about five
+    On machines other than ARM it takes the binary kernels with indirection, which are 2 to 5
     times as fast there as the default ones and run grouped convolutions.
 
     # Arguments
