@@ -26,11 +26,12 @@ class Predictor(NamedTuple):
     input_shape: tuple[int | None, ...]
 
 
-def load_model(name: str | Path) -> Any:
+def load_model(name: str | Path, form: str = "deployable") -> Any:
     """Loads a model from a file or the zoo.
 
     # Arguments
         name: The path of a `.keras` or `.h5` file or of a SavedModel folder, or a zoo name.
+        form: Of a trained model of the zoo, as `larq_ext_zoo.get` takes it.
 
     # Returns
         The Keras model.
@@ -50,7 +51,7 @@ def load_model(name: str | Path) -> Any:
     if path is None:
         import larq_ext_zoo as zoo
 
-        return zoo.get(str(name))
+        return zoo.get(str(name), form=form)
     try:
         return tf.keras.models.load_model(path, compile=False)
     except Exception as error:  # each format fails in ways of its own
@@ -96,7 +97,16 @@ def load_predictor(model: Any, num_threads: int = 2) -> Predictor:
 
         interpreter = Interpreter(Path(model), num_threads)
         _check_single(name, len(interpreter.input_shapes), len(interpreter.output_shapes))
-        return Predictor(interpreter.predict, interpreter.input_shapes[0][1:])
+        (before,), (behind,) = interpreter.input_quantization, interpreter.output_quantization
+
+        def run(inputs: Any) -> Any:
+            """In numbers, also where the file takes or gives integers."""
+            outputs: Any = interpreter.predict(
+                inputs if before is None else before.quantize(inputs)
+            )
+            return outputs if behind is None else behind.dequantize(outputs)
+
+        return Predictor(run, interpreter.input_shapes[0][1:])
     if isinstance(model, str | Path):
         model = load_model(model)
 

@@ -35,7 +35,13 @@ class Classifier:
         in_zoo = check_name(model) is None
         if like is not None and given:
             raise ValueError("--like says all of it: leave --mean, --std, --scale, --resize out.")
-        if not in_zoo and like is None and not given.keys() & {"mean", "std", "scale"}:
+        says_all = like is not None or bool(given.keys() & {"mean", "std", "scale"})
+        if in_zoo and given and not says_all:
+            raise ValueError(
+                f"{model} knows how its images are prepared: leave --resize out, or say all of it "
+                "with --mean, --std or --scale."
+            )
+        if not in_zoo and not says_all:
             raise ValueError(
                 f"How are images prepared for {model}? Say --like NAME (a model of the zoo or one "
                 "of its data sets, such as cifar10), or --mean and --std: the input is "

@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from larq_ext.quantizers import hyperparameters, method
+from larq_ext.quantizers._base import hyperparameter_holders
 
 __all__ = [
     "QuantizerScheduler",
@@ -17,16 +18,6 @@ __all__ = [
     "method_schedules",
     "noise_rate",
 ]
-
-
-def _holders(model: tf.keras.Model) -> list[Any]:
-    """The quantizers and constraints of a model that have something to schedule."""
-    found: dict[int, Any] = {}
-    for layer in model._flatten_layers():
-        for candidate in (layer, *(v for k, v in vars(layer).items() if "constraint" in k)):
-            if hyperparameters(candidate):
-                found[id(candidate)] = candidate
-    return list(found.values())
 
 
 class QuantizerScheduler(tf.keras.callbacks.Callback):
@@ -73,14 +64,14 @@ class QuantizerScheduler(tf.keras.callbacks.Callback):
     def _find_targets(self, model: tf.keras.Model) -> list[Any]:
         return [
             holder
-            for holder in _holders(model)
+            for holder in hyperparameter_holders(model)
             if self.attribute in hyperparameters(holder) and (not self.where or self.where(holder))
         ]
 
     def on_train_begin(self, logs=None):
         self._targets = self._find_targets(self.model)
         if not self._targets:
-            holders = _holders(self.model)
+            holders = hyperparameter_holders(self.model)
             known = sorted({name for holder in holders for name in hyperparameters(holder)})
             raise ValueError(
                 f"No quantizer of the model has an attribute {self.attribute!r} to schedule. "

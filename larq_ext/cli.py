@@ -414,7 +414,7 @@ def benchmark(
     if file is None and model is not None:
         raise ValueError(f"--model belongs to a .tflite file, but {model_or_file} is a model.")
     source = model if file else model_or_file
-    network = None if source is None else load_model(source)
+    network = None if source is None else load_model(source, "training")
     import_library()
     if sys.stderr.isatty():
         click.echo("Converting, then measuring; this takes a while.", err=True)
@@ -599,14 +599,14 @@ def _captured_stderr() -> Iterator[_Captured]:
                 os.write(2, file.read())
 
 
-def load_model(name: str) -> Any:
+def load_model(name: str, form: str = "deployable") -> Any:
     """Loads a model from a file or the zoo, without the messages of TensorFlow's import."""
     from larq_ext import _models_io
 
     # A wrong name should not wait for TensorFlow.
     _models_io.check_name(name)
     import_library()
-    return _models_io.load_model(name)
+    return _models_io.load_model(name, form)
 
 
 def _random_inputs(model: Any, samples: int, seed: int) -> list[Any]:

@@ -65,12 +65,8 @@ class Run:
         return "started" if self.folder.run.exists() else "open"
 
     def metrics(self) -> dict[str, Any]:
-        """What the finished run wrote; its seconds are those of both steps, if there are two."""
-        metrics = read_json(self.folder.metrics)
-        first = self.folder.first_step / self.folder.metrics.name
-        if first.exists():
-            metrics["seconds"] = round(metrics["seconds"] + read_json(first)["seconds"], 1)
-        return metrics
+        """What the finished run wrote."""
+        return read_json(self.folder.metrics)
 
     def curve(self) -> dict[int, float]:
         """Accuracy by epoch, for those with an evaluation."""

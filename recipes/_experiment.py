@@ -156,6 +156,7 @@ class Experiment(BaseExperiment):
         test = model.evaluate(dataset.evaluation(), verbose=0, return_dict=True)
         return {
             "evaluated_on": f"{dataset.test_size} {dataset.evaluated} images",
+            "classes": list(dataset.classes),
             "top1": test["accuracy"],
             "loss": test["loss"],
         }

@@ -135,11 +135,13 @@ def draw_learning_curve(
     losses, errors = figure.subplots(1, 2)
     loss_label, error_label = labels
     rated = [row for row in rows if row.test_loss is not None]
+    marker = "o" if len(rated) < 13 else None  # a line through one point is nothing to see
     losses.plot([r.epoch for r in rows], [r.loss for r in rows], label="training")
-    losses.plot([r.epoch for r in rated], [r.test_loss for r in rated], label=evaluated)
+    evaluations = [r.epoch for r in rated]
+    losses.plot(evaluations, [r.test_loss for r in rated], label=evaluated, marker=marker)
     losses.set(xlabel="epoch", ylabel=loss_label, title="Loss")
     errors.plot([r.epoch for r in rows], [100 * (1 - r.accuracy) for r in rows])
-    errors.plot([r.epoch for r in rated], [100 * (1 - r.test_accuracy) for r in rated])
+    errors.plot(evaluations, [100 * (1 - r.test_accuracy) for r in rated], marker=marker)
     errors.set(xlabel="epoch", ylabel="%", title=error_label, ylim=(0, None))
     losses.legend(frameon=False)
     for axes in (losses, errors):

@@ -125,7 +125,7 @@ def evaluate_pose(
         **coco_evaluate(split.annotations(), records),
         "images": len(split.image_ids),
         "persons": len(split),
-        "boxes": LABELLED if boxes is None else str(boxes),
+        "boxes": LABELLED if boxes is None else pathlib.Path(boxes).name,
         "flip_test": estimator.flip_test,
         "decoding": estimator.decoding,
     }

@@ -9,6 +9,7 @@ from typing import Any
 
 from larq_ext_recipes._base_experiment import BaseExperiment
 from larq_ext_recipes._checkpoints import saved
+from larq_ext_recipes._environment import hardware, versions
 from larq_ext_recipes._errors import UsageError
 from larq_ext_recipes._files import read_json, write_json
 from larq_ext_recipes._strategy import Placement
@@ -24,6 +25,7 @@ class RunFolder:
 
     def __init__(self, experiment: BaseExperiment, *, writes: bool = True) -> None:
         self._writes = writes
+        self.sessions: list[dict[str, Any]] = []
         self._free = experiment.free_fields
         default = pathlib.Path("runs", experiment.name)
         self.path = pathlib.Path(experiment.output_dir or default).expanduser()
@@ -70,9 +72,12 @@ class RunFolder:
             raise UsageError(f"The output folder {self.path} cannot be made: {error}.") from error
 
     def record(self) -> None:
-        """Writes down that there is a run here, and with what settings."""
+        """Writes down that there is a run here, with what settings, and what it is made with."""
+        session = {"hardware": hardware(), "versions": versions()}
+        if session not in self.sessions[-1:]:
+            self.sessions.append(session)
         if self._writes:
-            write_json(self.run, self._content)
+            write_json(self.run, {**self._content, "sessions": self.sessions})
 
     def describe_last(self) -> str:
         """Where the last checkpoint is."""
@@ -106,6 +111,7 @@ class RunFolder:
         if not self.run.exists():
             raise UsageError(f"{self.path} has no run to resume: leave --resume out.")
         before = read_json(self.run)
+        self.sessions = before.get("sessions", [])
         # A run of an older version did what the default of a setting says that it did not have.
         old, new = self._defaults | before["configuration"], content["configuration"]
         differing = [

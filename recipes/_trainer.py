@@ -16,12 +16,12 @@ import tensorflow as tf
 
 import larq_ext
 from larq_ext._files import atomic
+from larq_ext.quantizers._base import copy_hyperparameters
 from larq_ext_recipes import datasets
 from larq_ext_recipes._averaging import WeightAverage
 from larq_ext_recipes._base_experiment import BaseExperiment
 from larq_ext_recipes._checkpoints import Checkpoints, Position
 from larq_ext_recipes._diagnosis import first_not_finite
-from larq_ext_recipes._environment import hardware, versions
 from larq_ext_recipes._errors import TrainingError, TrainingInterrupted, UsageError
 from larq_ext_recipes._files import read_json, write_json
 from larq_ext_recipes._logs import CsvLog, EpochRecord, TensorBoardLog, draw_learning_curve
@@ -32,7 +32,7 @@ from larq_ext_recipes._run_folder import RunFolder
 from larq_ext_recipes._signals import StopRequest
 from larq_ext_recipes._strategy import Placement, place
 from larq_ext_recipes._training_step import StepOptions, with_step
-from larq_ext_recipes._two_step import load_run_model
+from larq_ext_recipes._two_step import load_initial_weights, load_run_model
 from larq_ext_recipes.datasets import Dataset
 
 Callbacks = Sequence[tf.keras.callbacks.Callback]
@@ -86,16 +86,18 @@ def run_experiment(
             if experiment.progress != "none" and placement.is_chief:
                 print(f"The run in {folder.path} is already finished.")
             return finished
+        first_step = None
         if experiment.first_step_epochs:
             experiment.build_model(dataset)  # a wrong setting shows before an hour of training
             folder.record()
             first = experiment.first_step(folder.first_step)
             started = placement.from_chief((folder.first_step / "run.json").exists())
-            run_experiment(first, resume=started, callbacks=callbacks, command=command)
-            experiment = experiment.replace(initial_weights=str(folder.first_step))
+            first_step = run_experiment(first, resume=started, callbacks=callbacks, command=command)
             tf.keras.utils.set_random_seed(experiment.seed)
         with _precision(experiment):
-            trainer = _Trainer(experiment, dataset, folder, placement, callbacks, resume)
+            trainer = _Trainer(
+                experiment, dataset, folder, placement, callbacks, resume, first_step
+            )
             folder.record()  # only now: a start that fails on a wrong setting leaves no run behind
             trainer.train()
         return trainer.finish(command)
@@ -112,9 +114,10 @@ class _Trainer:
         placement: Placement,
         callbacks: Callbacks,
         resume: bool,
+        first_step: dict[str, Any] | None,
     ) -> None:
         self.experiment, self.dataset, self.folder = experiment, dataset, folder
-        self.placement = placement
+        self.placement, self.first_step = placement, first_step
         shard = (placement.worker, placement.workers)
         self.data = dataset.training(
             experiment.batch_size,
@@ -132,7 +135,10 @@ class _Trainer:
         with placement.strategy.scope():
             network = experiment.build_model(dataset)
             if placement.is_chief:  # the others get all values of it below
-                experiment.initialize(network)
+                if first_step is None:
+                    experiment.initialize(network)
+                else:
+                    load_initial_weights(network, folder.first_step)
             self.model = with_step(network, self._step_options(network))
             self._compile()
             self.average = None
@@ -348,23 +354,25 @@ class _Trainer:
     def _write(self, weights: list, command: list[str]) -> dict[str, Any]:
         model = self.experiment.build_model(self.dataset)  # no optimizer, no strategy, float32
         model.set_weights(weights)
+        copy_hyperparameters(self.model, model)
         with _disk_errors(self.folder), atomic(self.folder.model) as temporary:
             # Before the scores: whatever goes wrong there, the network of many hours is safe.
             tf.keras.Model(model.inputs, model.outputs, name=model.name).save(temporary)
+        earlier = self.first_step["seconds"] if self.first_step else 0.0
         metrics = {
             "experiment": self.experiment.name,
             **self.experiment.score(model, self.dataset),
             "epochs": self.position.epoch,
-            "seconds": round(self.position.total_seconds, 1),
+            "seconds": round(self.position.total_seconds + earlier, 1),
             "seed": self.experiment.seed,
             "weights": model.count_params(),
             "configuration": self.experiment.to_dict(),
             "data": self.dataset.fingerprint(),
             "command": command,
-            "hardware": hardware(),
+            **self.folder.sessions[-1],
+            "sessions": self.folder.sessions,
             "workers": self.placement.workers,
             "replicas": self.placement.strategy.num_replicas_in_sync,
-            "versions": versions(),
         }
         with _disk_errors(self.folder):
             write_json(self.folder.metrics, metrics)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import click
 
@@ -69,7 +69,7 @@ def train(
         from larq_ext_recipes import _overrides
 
         if list_all:
-            click.echo(_describe(experiment))
+            click.echo(_describe(experiment, overrides))
             return
         if experiment is None:
             raise recipes.UsageError(
@@ -172,15 +172,17 @@ def _pose_table(result: dict) -> str:
     return "\n".join(lines)
 
 
-def _describe(experiment: str | None) -> str:
+def _describe(experiment: str | None, overrides: Sequence[str]) -> str:
     """A table of all experiments, or of the settings of one."""
     import larq_ext_recipes as recipes
+    from larq_ext_recipes import _overrides
 
     if experiment is None:
         names = recipes.list_experiments()
         rows = {name: recipes.get_experiment(name).description for name in names}
     else:
-        rows = recipes.get_experiment(experiment).to_dict()
+        found = recipes.get_experiment(experiment)
+        rows = found.replace(**_overrides.split_words(overrides)).to_dict()
     width = max(map(len, rows))
     return "\n".join(f"{name:{width}}  {value}" for name, value in rows.items())
 

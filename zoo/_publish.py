@@ -125,16 +125,16 @@ def add_entry(
         arguments=arguments,
         description=description or _description(network, configuration),
         input_size=arguments["input_shape"],
-        paper=paper or PAPERS.get(configuration["quantizer"]),
+        paper=paper or _paper(name, configuration["quantizer"]),
         preprocessing=preprocessing or data.for_side(arguments["input_shape"][0]),
-        classes=classes if classes is not None or data is None else data.classes,
+        classes=classes or (data and data.classes) or first.get("classes"),
         licence=licence,
         folder=folder,
         task=task,
     )
+    accuracy = _accuracy(name, task, metrics, evaluation, floats)  # before an old file is replaced
     with quantized_scope(False):
         weights = _write_weights(draft, trained, floats, tuple(mirrors))
-    accuracy = _accuracy(task, metrics, evaluation, floats)
     beside = {"log": f"{name}.log.csv"}
     with atomic(folder / beside["log"]) as temporary:
         shutil.copyfile(log, temporary)
@@ -273,6 +273,7 @@ def _write_weights(
 
 
 def _accuracy(
+    name: str,
     task: str,
     metrics: Sequence[Mapping[str, Any]],
     evaluation: Mapping[str, Any] | str | pathlib.Path | None,
@@ -291,10 +292,13 @@ def _accuracy(
         wanted = "what `larq-ext evaluate NAME --json` prints"
         _checks.check(right, "evaluation", wanted, evaluation)
         value = float(evaluation[score])
+        _check_evaluated(name, evaluation, evaluation[examples], value, first, floats)
         if task == "pose":
             data = (
                 f"{evaluation['persons']} persons in {evaluation.get('images')} pictures of "
-                f"{evaluation['dataset']}, boxes: {evaluation.get('boxes')}"
+                f"{evaluation['dataset']}, boxes: {evaluation.get('boxes')}, "
+                f"{'with' if evaluation.get('flip_test') else 'without'} flip test, decoding: "
+                f"{evaluation.get('decoding')}"
             )
         else:
             data = f"{evaluation['n']} test images of {evaluation['dataset']}"
@@ -318,6 +322,34 @@ def _accuracy(
     )
 
 
+def _check_evaluated(
+    name: str,
+    evaluation: Mapping[str, Any],
+    examples: int,
+    value: float,
+    metrics: Mapping[str, Any],
+    floats: str,
+) -> None:
+    """Whether an evaluation can be that of the stored form of this run."""
+    model, dataset = str(evaluation.get("model")), evaluation["dataset"]
+    if dataset != metrics["configuration"]["dataset"]:
+        raise ValueError(
+            f"The evaluation is on {dataset}, the run on {metrics['configuration']['dataset']}."
+        )
+    if model != name and not model.endswith(".tflite"):
+        raise ValueError(
+            f"The evaluation is of {model}: evaluate {name}, as it is stored, or a .tflite file "
+            "made of it."
+        )
+    trained = metrics.get("top1")
+    same_images = metrics["evaluated_on"] == f"{examples} test images"
+    if trained is not None and same_images and floats == "float32" and abs(value - trained) > 0.01:
+        raise ValueError(
+            f"The evaluation of {model} says {value:.2%}, the run itself {trained:.2%} on the same "
+            "images: it is of another model."
+        )
+
+
 def _existing_evaluation(path: pathlib.Path) -> str:
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
@@ -332,8 +364,14 @@ def _recipe_class(configuration: Mapping[str, Any]) -> str:
 
 
 def _description(network: Callable[..., tf.keras.Model], configuration: Mapping[str, Any]) -> str:
-    method = configuration["quantizer"] or "floating point"
+    method = configuration["quantizer"] or "all of it in floating point"
     return f"{registry.what(network)}; {method}, trained on {configuration['dataset']}"
+
+
+def _paper(name: str, quantizer: str | None) -> Paper | None:
+    """That of the quantizer, or else of the architecture if it is one of the zoo's."""
+    architecture = ARCHITECTURES.get(name.split(".")[0])
+    return PAPERS.get(quantizer) or (architecture.paper if architecture else None)
 
 
 def _recipe(metrics: Sequence[Mapping[str, Any]], beside: Mapping[str, str]) -> dict[str, Any]:
@@ -344,7 +382,7 @@ def _recipe(metrics: Sequence[Mapping[str, Any]], beside: Mapping[str, str]) -> 
         for field, value in first["configuration"].items()
         if field not in ("data_dir", "output_dir", "progress")
     }
-    kept = ("epochs", "data", "hardware", "versions", "seconds")
+    kept = ("epochs", "data", "hardware", "versions", "sessions", "seconds")
     return {
         "experiment": first["experiment"],
         **beside,

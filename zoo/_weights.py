@@ -24,7 +24,7 @@ from larq_ext._scope import quantized_scope
 from larq_ext_zoo import _weights_file
 from larq_ext_zoo._weights_file import WeightsError
 
-_QUANTIZERS = ("input_quantizer", "kernel_quantizer")
+_HOLDERS = ("input_quantizer", "kernel_quantizer", "kernel_constraint")
 
 
 def bake(model: tf.keras.Model) -> tf.keras.Model:
@@ -140,18 +140,17 @@ def _difference(
 
 def _each_hyperparameter(model: tf.keras.Model):
     for layer in model.layers:
-        for role in _QUANTIZERS:
-            quantizer = getattr(layer, role, None)
-            if isinstance(quantizer, lqx.quantizers.BinaryQuantizer):
-                for name in lqx.quantizers.hyperparameters(quantizer):
-                    yield f"{layer.name}/{role}/{name}", quantizer, name
+        for role in _HOLDERS:
+            holder = getattr(layer, role, None)
+            for name in lqx.quantizers.hyperparameters(holder):
+                yield f"{layer.name}/{role}/{name}", holder, name
 
 
 def _hyperparameters(model: tf.keras.Model) -> dict[str, float]:
-    return {key: getattr(quantizer, name) for key, quantizer, name in _each_hyperparameter(model)}
+    return {key: getattr(holder, name) for key, holder, name in _each_hyperparameter(model)}
 
 
 def _set_hyperparameters(model: tf.keras.Model, values: Mapping[str, Any]) -> None:
-    for key, quantizer, name in _each_hyperparameter(model):
+    for key, holder, name in _each_hyperparameter(model):
         if key in values:
-            setattr(quantizer, name, values[key])
+            setattr(holder, name, values[key])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import click
@@ -14,39 +14,11 @@ from larq_ext._files import atomic
 from larq_ext_zoo import registry
 from larq_ext_zoo._entry import Entry
 
-# Fields of a configuration that say how a network was trained, in this order.
-_SETTINGS = (
-    "network_options",
-    "initial_weights",
-    "first_step_epochs",
-    "optimizer",
-    "learning_rate",
-    "momentum",
-    "binary_optimizer",
-    "quantizer_learning_rate",
-    "weight_decay",
-    "gradient_clip_norm",
-    "schedule",
-    "milestones",
-    "warmup_epochs",
-    "epochs",
-    "batch_size",
-    "label_smoothing",
-    "teacher",
-    "distillation",
-    "temperature",
-    "weight_average",
-    "crop_padding",
-    "flip",
-    "crop_scale",
-    "color_jitter",
-    "lighting",
-    "randaugment",
-    "mixup",
-    "cutmix",
-    "holdout",
-    "limit",
-)
+# Fields of a configuration that say nothing of how a network was trained, or are said elsewhere.
+_UNSAID = {"name", "description", "network", "quantizer", "dataset", "seed", "evaluate_every"}
+_UNSAID |= {"data_dir", "output_dir", "progress", "checkpoint_minutes", "checkpoint_steps"}
+# Values that stand for nothing; so do 0, false, null and nothing.
+_OFF = {"strategy": "none", "binarize": "all", "binary_optimizer": "same"}
 # Top-1 accuracy as the papers of the methods print it, SiMaN's as the README of its code does.
 _CLAIMS = {
     ("resnet20", "cifar10"): {"fda": "86.20%", "siman": "87.4%"},
@@ -220,24 +192,58 @@ def _training(entry: Entry) -> Iterator[tuple[str, str]]:
     recipe = dict(entry.recipe or {})
     yield "recipe", f"`{recipe['experiment']}`, {entry.recipe_class}"
     configuration = _configuration(entry)
-    unused = set() if configuration.get("teacher") else {"distillation", "temperature"}
-    for name in [name for name in _SETTINGS if name not in unused]:
-        value = configuration.get(name)
-        if value:  # 0, false, null and nothing are off
-            yield name.replace("_", " "), str(value)
+    unused = _UNSAID | _without_effect(configuration)
+    for name, value in configuration.items():
+        if value and name not in unused and value != _OFF.get(name):
+            yield _label(name, configuration), str(value)
     if entry.accuracy is not None:
         yield "seeds", ", ".join(map(str, entry.accuracy.seeds))
-    hardware = recipe.get("hardware", {})
-    if hardware:
-        accelerators = ", ".join(map(str, hardware.get("accelerators") or ())) or "no accelerator"
-        yield "hardware", f"{hardware.get('cpu')}, {hardware.get('cores')} cores, {accelerators}"
+    # A run that was interrupted may have gone on elsewhere.
+    sessions = recipe.get("sessions") or [recipe]
+    yield from _each("hardware", [_machine(session.get("hardware")) for session in sessions])
     if recipe.get("seconds"):
         yield "time", f"{recipe['seconds'] / 60:.1f} minutes"
-    versions = recipe.get("versions", {})
-    if versions:
-        yield "versions", ", ".join(f"{name} {version}" for name, version in versions.items())
+    versions = [dict(session.get("versions") or {}).items() for session in sessions]
+    yield from _each("versions", [", ".join(f"{k} {v}" for k, v in each) for each in versions])
     if recipe.get("log"):
         yield "log", f"`{recipe['log']}`, beside the entry"
+
+
+def _without_effect(configuration: Mapping[str, Any]) -> set[str]:
+    """Settings that do nothing because of others."""
+    unused: set[str] = set()
+    if not configuration.get("teacher"):
+        unused |= {"distillation", "temperature"}
+    if configuration.get("binary_optimizer", "same") == "same":
+        unused |= {"bop_threshold", "bop_gamma"}
+    if not configuration.get("quantizer_learning_rate"):
+        unused.add("quantizer_milestones")
+    if configuration.get("schedule") != "step":
+        unused |= {"milestones", "step_factor"}
+    if not configuration.get("weight_decay"):
+        unused.add("decay_norm_and_bias")
+    return unused
+
+
+def _label(name: str, configuration: Mapping[str, Any]) -> str:
+    if name == "momentum" and configuration.get("optimizer") in ("adam", "adamw"):
+        return "beta 1"
+    return name.replace("_", " ")
+
+
+def _machine(hardware: Mapping[str, Any] | None) -> str:
+    if not hardware:
+        return ""
+    accelerators = ", ".join(map(str, hardware.get("accelerators") or ())) or "no accelerator"
+    cores = hardware.get("cores")
+    return f"{hardware.get('cpu')}, {cores} core{'s' * (cores != 1)}, {accelerators}"
+
+
+def _each(name: str, values: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """One row with the different ones among the values, if there are any."""
+    different = [value for value in dict.fromkeys(values) if value]
+    if different:
+        yield name, "; then ".join(different)
 
 
 def _files(entry: Entry) -> Iterator[tuple[str, ...]]:
@@ -249,7 +255,10 @@ def _files(entry: Entry) -> Iterator[tuple[str, ...]]:
 
 
 def _use(entry: Entry) -> str:
-    return _POSE_USE.format(name=entry.name) if entry.task == "pose" else _classifier_use(entry)
+    real = "" if entry.arguments.get("quantizer") else ", allow_float=True"
+    if entry.task == "pose":
+        return _POSE_USE.format(name=entry.name, real=real)
+    return _classifier_use(entry, real)
 
 
 _POSE_USE = """```python
@@ -258,7 +267,7 @@ import larq_ext_zoo as zoo
 
 estimator = lqx.pose.PoseEstimator("{name}")
 poses = estimator.predict(image, boxes)  # pixels of 0 to 255; x, y, width, height
-lqx.deploy.convert(zoo.get("{name}")).save("model.tflite")
+lqx.deploy.convert(zoo.get("{name}"){real}).save("model.tflite")
 ```
 
 ```bash
@@ -267,7 +276,7 @@ larq-ext evaluate {name} --dataset coco_keypoints --data-dir FOLDER
 ```"""
 
 
-def _classifier_use(entry: Entry) -> str:
+def _classifier_use(entry: Entry, real: str) -> str:
     data = _configuration(entry).get("dataset", "folder")
     where = "" if data == "digits" else " --data-dir FOLDER"
     return f"""```python
@@ -275,8 +284,9 @@ import larq_ext as lqx
 import larq_ext_zoo as zoo
 
 model = zoo.get("{entry.name}")
-predictions = model.predict(zoo.preprocess("{entry.name}", images))  # pixels of 0 to 255
-lqx.deploy.convert(model).save("model.tflite")  # for Larq Compute Engine and larq_ext.runtime
+inputs = zoo.preprocess("{entry.name}", images)  # pixels of 0 to 255
+predictions = model.predict(inputs)
+lqx.deploy.convert(model{real}).save("model.tflite")  # for Larq Compute Engine and larq_ext.runtime
 ```
 
 ```bash

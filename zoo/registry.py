@@ -71,7 +71,8 @@ def register_folder(
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {folder}.")
     known = {**NETWORKS, **(networks or {})}
-    entries = [read_entry(path, known) for path in sorted(folder.glob("*.json"))]
+    paths = sorted(path for path in folder.glob("*.json") if not path.name.startswith("."))
+    entries = [read_entry(path, known) for path in paths]
     names = [entry.name for entry in entries]
     for entry in entries:
         other = _ENTRIES.get(entry.name, entry)

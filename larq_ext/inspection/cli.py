@@ -56,8 +56,8 @@ def inspect(
       larq-ext inspect model.keras --data images.npy --picture bits.png
       larq-ext inspect runs/last.keras --before runs/first.keras --json
     """
-    network = cli.load_model(model)
-    earlier = None if before is None else cli.load_model(before)
+    network = cli.load_model(model, "training")
+    earlier = None if before is None else cli.load_model(before, "training")
     from larq_ext.inspection import inspect as inspect_model
 
     inputs = None if data is None else cli._read_array(data)

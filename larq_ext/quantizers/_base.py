@@ -90,6 +90,27 @@ def hyperparameters(instance: Any) -> list[str]:
     ]
 
 
+def hyperparameter_holders(model: tf.keras.Model) -> list[Any]:
+    """The quantizers and constraints of a model that have something to schedule, in its order."""
+    found: dict[int, Any] = {}
+    for layer in model._flatten_layers():
+        for candidate in (layer, *(v for k, v in vars(layer).items() if "constraint" in k)):
+            if hyperparameters(candidate):
+                found[id(candidate)] = candidate
+    return list(found.values())
+
+
+def copy_hyperparameters(source: tf.keras.Model, target: tf.keras.Model) -> None:
+    """Sets what can be scheduled in `target` to what it is in `source`, a network of the same kind.
+
+    `set_weights` leaves these numbers out, as they are no weights.
+    """
+    pairs = zip(hyperparameter_holders(source), hyperparameter_holders(target), strict=True)
+    for one, other in pairs:
+        for name in hyperparameters(one):
+            setattr(other, name, getattr(one, name))
+
+
 def one_of(name: str, value: Any, allowed: tuple) -> Any:
     """`value` if it is allowed, else an error that lists what is."""
     if value not in allowed:

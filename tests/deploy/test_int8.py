@@ -8,6 +8,7 @@ import larq as lq
 import tensorflow as tf
 from tensorflow.lite.python import schema_py_generated as schema
 
+from larq_ext._models_io import load_predictor
 from larq_ext.deploy import DeploymentError, bake, convert, float_reasons, int8_edges, verify
 from larq_ext.deploy._flatbuffer import read_graph
 from larq_ext.deploy._int8_layers import Int8Conv2D, Int8Dense, Int8Range, int8_weights
@@ -407,6 +408,16 @@ def test_integers_go_in_and_out(conversion, integers):
         np.testing.assert_allclose(behind.dequantize(outputs), expected, atol=1e-6)
         with pytest.raises(ValueError, match=r"must be int8.*input_quantization\[0\].quantize"):
             interpreter.predict(x)
+
+
+def test_commands_that_take_any_model_see_numbers(conversion, integers, tmp_path):
+    conversion.save(tmp_path / "floats.tflite")
+    integers.save(tmp_path / "integers.tflite")
+    samples = images()
+    floats = load_predictor(tmp_path / "floats.tflite").predict(samples)
+    rounded = load_predictor(tmp_path / "integers.tflite").predict(samples)
+    assert floats.dtype == rounded.dtype == np.float32
+    np.testing.assert_allclose(rounded, floats, atol=0.1 * np.ptp(floats))
 
 
 def test_only_one_end(edged, conversion):

@@ -44,6 +44,8 @@ def test_lists():
     assert "ResNet20SiMaN" in output and "magnitude" in output
     settings = run("train", "ResNet20SiMaN", "--list").output
     assert "batch_size" in settings and "256" in settings
+    settings = run("train", "ResNet20SiMaN", "batch_size=77", "--list").output
+    assert "77" in settings and "256" not in settings
 
 
 def test_train_and_evaluate(tmp_path):

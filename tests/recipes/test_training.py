@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import math
 import pathlib
@@ -17,7 +18,15 @@ import tensorflow as tf
 import tiny
 from tiny import SignalAt, tiny_experiment, tiny_network
 
-from larq_ext_recipes import TrainingError, TrainingInterrupted, UsageError, evaluate, train
+from larq_ext_recipes import (
+    TrainingError,
+    TrainingInterrupted,
+    UsageError,
+    _run_folder,
+    evaluate,
+    train,
+)
+from larq_ext_recipes._logs import EpochRecord, draw_learning_curve
 
 
 def rows(folder: pathlib.Path) -> list[dict[str, str]]:
@@ -101,6 +110,38 @@ def test_model_has_latent_weights_and_no_optimizer(finished):
     kernel = model.get_layer("binary").get_weights()[0]
     assert len(np.unique(kernel)) > kernel.size / 2
     assert getattr(model, "optimizer", None) is None
+
+
+def test_schedules_are_saved_where_they_ended(finished, tmp_path):
+    layer = tf.keras.models.load_model(finished[0] / "model.keras").get_layer("binary")
+    for quantizer in (layer.input_quantizer, layer.kernel_quantizer):
+        assert (quantizer.n, quantizer.alpha) == (14, 0.0)  # of epoch 2 of 2
+    train(tiny_experiment(tmp_path, quantizer="siman"))
+    layer = tf.keras.models.load_model(tmp_path / "model.keras").get_layer("binary")
+    assert layer.kernel_constraint.percent == 7.5
+
+
+def test_the_curve_shows_a_single_evaluation(tmp_path):
+    image = pytest.importorskip("matplotlib.image")
+    rows = [EpochRecord(n, 0.1, 2.0 / n, 0.1 * n, None, None, 1.0, 1.0) for n in range(1, 6)]
+    rows[-1] = dataclasses.replace(rows[-1], test_loss=1.0, test_accuracy=0.4)
+    assert draw_learning_curve(tmp_path / "a.png", rows, "test", ("loss", "error"))
+    right = image.imread(tmp_path / "a.png")[:, 700:, :3]  # the errors, without the legend
+    orange = np.abs(right - np.array([255, 127, 14]) / 255).max(-1) < 0.02
+    assert orange.sum() > 20
+
+
+def test_sessions_on_other_machines_are_recorded(tmp_path, monkeypatch):
+    with pytest.raises(TrainingInterrupted):
+        train(tiny_experiment(tmp_path), callbacks=[SignalAt(3)])
+    with pytest.raises(TrainingInterrupted):
+        train(tiny_experiment(tmp_path), resume=True, callbacks=[SignalAt(3)])
+    monkeypatch.setattr(_run_folder, "hardware", lambda: {"cpu": "another", "cores": 64})
+    metrics = train(tiny_experiment(tmp_path), resume=True)
+    first, second = metrics["sessions"]
+    assert first["hardware"]["cpu"] != "another"
+    assert second["hardware"] == metrics["hardware"] == {"cpu": "another", "cores": 64}
+    assert second["versions"] == metrics["versions"] == first["versions"]
 
 
 def test_model_of_a_run_in_a_quantized_scope_is_latent_too(tmp_path):

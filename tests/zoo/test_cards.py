@@ -35,10 +35,42 @@ def test_settings_that_do_nothing_are_left_out(published):
     recipe = {**published.recipe, "configuration": settings}
     text = cards.card(dataclasses.replace(published, recipe=recipe))
     assert "| learning rate | 0.003 |" in text and "| epochs | 30 |" in text
-    assert "| momentum | 0.8 |" in text and "| network options | variant=siman |" in text
+    assert "| beta 1 | 0.8 |" in text and "| network options | variant=siman |" in text
     assert "| mixup | 0.2 |" in text
     unused = ("warmup", "teacher", "distillation", "milestones")
     assert not [word for word in unused if word in text]
+
+
+def test_settings_without_effect_and_machines_of_an_interrupted_run(published):
+    settings = {"schedule": "cosine", "schedule_per_step": True, "step_factor": 0.1}
+    settings |= {
+        "optimizer": "sgd",
+        "momentum": 0.8,
+        "decay_norm_and_bias": True,
+        "binarize": "all",
+    }
+    settings |= {"quantizer_milestones": [3], "bop_gamma": 1e-4, "binary_optimizer": "same"}
+    settings |= {"strategy": "none"}
+    here, there = {"cpu": "a cpu", "cores": 1}, {"cpu": "another", "cores": 2}
+    versions = {"python": "3"}
+    sessions = [{"hardware": cpu, "versions": versions} for cpu in (here, there, there)]
+    recipe = {**published.recipe, "configuration": settings, "sessions": sessions}
+    text = cards.card(dataclasses.replace(published, recipe=recipe))
+    assert "| schedule per step | True |" in text and "| momentum | 0.8 |" in text
+    wrong = ("step factor", "decay norm", "milestones", "bop", "binarize", "binary optimizer")
+    assert not [word for word in wrong if word in text]
+    machines = "a cpu, 1 core, no accelerator; then another, 2 cores, no accelerator"
+    assert f"| hardware | {machines} |" in text and "| versions | python 3 |" in text
+    settings |= {"schedule": "step", "weight_decay": 1e-4, "quantizer_learning_rate": 1e-3}
+    text = cards.card(dataclasses.replace(published, recipe=recipe))
+    assert "| step factor | 0.1 |" in text and "| decay norm and bias | True |" in text
+    assert "| quantizer milestones | [3] |" in text
+
+
+def test_a_real_network_has_no_binary_layer_to_prove(published):
+    entry = dataclasses.replace(published, arguments={**published.arguments, "quantizer": None})
+    assert "convert(model, allow_float=True)" in cards.card(entry)
+    assert "allow_float" not in cards.card(published)
 
 
 def test_several_seeds(published):

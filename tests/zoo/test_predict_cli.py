@@ -246,7 +246,7 @@ def test_list(published):
     (line,) = [line for line in table if line.startswith(published.name)]
     assert f"{published.accuracy.mean:.2%}" in line and "68 kB" in line
     assert published.description in line
-    untrained = run("list", "resnet20*").stdout.splitlines()
+    untrained = run("list", "resnet34*").stdout.splitlines()
     assert untrained[0].split() == ["NAME", "WHAT"]
     assert len(untrained) == 6
 
@@ -281,3 +281,14 @@ def test_the_installed_command(published, folder, own_home):
     assert done.returncode == 0, done.stderr
     assert len(json.loads(done.stdout)) == 5
     assert done.stderr == ""
+
+
+def test_another_size_alone_is_no_preparation(published, folder):
+    result = run("predict", published.name, folder, "--resize", 64)
+    assert result.exit_code == 2
+    assert "knows how its images are prepared: leave --resize out" in result.output
+
+
+def test_a_trained_model_is_inspected_with_its_latent_weights(published):
+    found = json.loads(run("inspect", published.name, "--samples", 1, "--json").stdout)
+    assert len(found["layers"]) == 3

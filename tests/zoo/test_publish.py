@@ -147,6 +147,50 @@ def test_float16_is_smaller_and_has_the_accuracy_of_an_evaluation(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"dataset": "mnist"}, "The evaluation is on mnist, the run on digits"),
+        ({"model": "runs/Digits/model.keras"}, r"is of runs/Digits/model\.keras: evaluate digits"),
+        ({"top1": 0.3}, r"says 30\.00%, the run itself .* it is of another model"),
+        ({"n": None}, "There is no file"),
+    ],
+)
+def test_an_evaluation_of_something_else_changes_nothing(
+    run, own_home, tmp_path, write_run, randomise, change, message
+):
+    name, folder = "digits_net.again", tmp_path / "entries"
+    zoo.add_entry(run.folder, name, folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    other = randomise(zoo.DigitsNet(quantizer="siman", pad_values=1.0))
+    metrics = write_run(tmp_path / "other", other, run.images)
+    count = len(run.images)
+    evaluation = {"model": name, "dataset": "digits", "n": count, "top1": metrics["top1"]}
+    evaluation |= change
+    if evaluation["n"] is None:
+        evaluation = tmp_path / "gone.json"
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        zoo.add_entry(tmp_path / "other", name, folder, evaluation=evaluation, overwrite=True)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_what_a_kill_left_behind_is_no_entry(run, own_home, tmp_path):
+    zoo.add_entry(run.folder, "digits_net.again", tmp_path)
+    (tmp_path / ".digits_net.again.123.json").write_text('{"name": ')
+    assert [entry.name for entry in zoo.register_folder(tmp_path)] == ["digits_net.again"]
+
+
+def test_classes_of_a_folder_of_pictures_come_from_the_run(run, own_home, tmp_path, write_run):
+    metrics = write_run(tmp_path / "run", run.model, run.images, dataset="folder")
+    metrics["classes"] = [f"kind {number}" for number in range(10)]
+    (tmp_path / "run" / "metrics.json").write_text(json.dumps(metrics))
+    preprocessing = zoo.entry("digits_net.siman").preprocessing
+    entry = zoo.add_entry(
+        tmp_path / "run", "digits_net.mine", tmp_path / "entries", preprocessing=preprocessing
+    )
+    assert list(entry.classes) == metrics["classes"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
         ({"network": "DigitNet"}, "none of the zoo's.*Did you mean DigitsNet"),
         ({"network": "ResNet20"}, r"its name is resnet20\.TAG"),
         ({"dataset": "mine"}, "does not know how images of 'mine' are prepared"),

@@ -57,16 +57,22 @@ def test_a_pose_run_becomes_an_entry(pose_run, own_home, randomise):
 
 
 def test_the_converted_model_was_evaluated(tmp_path):
-    metrics = {"AP": 0.125, "seed": 3, "evaluated_on": "", "configuration": {"dataset": ""}}
+    configuration = {"dataset": "coco_keypoints"}
+    metrics = {"AP": 0.125, "seed": 3, "evaluated_on": "", "configuration": configuration}
     values = {"model": "x.tflite", "dataset": "coco_keypoints", "AP": 0.25, "persons": 9}
     measured = tmp_path / "measured.json"
-    measured.write_text(json.dumps({**values, "images": 4, "boxes": "ground truth"}))
-    accuracy = _publish._accuracy("pose", [metrics], measured, "float32")
+    values |= {"images": 4, "boxes": "ground truth", "flip_test": False, "decoding": "dark"}
+    measured.write_text(json.dumps(values))
+    arguments = ("sbpn18.mine", "pose", [metrics])
+    accuracy = _publish._accuracy(*arguments, measured, "float32")
     assert (accuracy.value, accuracy.seeds) == (0.25, (3,))
-    assert accuracy.data == "9 persons in 4 pictures of coco_keypoints, boxes: ground truth"
+    assert accuracy.data == (
+        "9 persons in 4 pictures of coco_keypoints, boxes: ground truth, without flip test, "
+        "decoding: dark"
+    )
     of_classifier = {"model": "x", "dataset": "cifar10", "n": 10, "top1": 0.25}
     with pytest.raises(ValueError, match=r"`evaluation` is what `larq-ext evaluate NAME --json`"):
-        _publish._accuracy("pose", [metrics], of_classifier, "float32")
+        _publish._accuracy(*arguments, of_classifier, "float32")
 
 
 def test_a_run_without_a_score(pose_run):

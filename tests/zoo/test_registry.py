@@ -29,12 +29,12 @@ def test_every_network_is_there_with_every_method():
 
 
 def test_wildcards():
-    assert zoo.list_models("resnet20.*") == [
-        "resnet20.fda",
-        "resnet20.learnable_scale",
-        "resnet20.mlp_classifier",
-        "resnet20.siman",
-        "resnet20.ste_sign",
+    assert zoo.list_models("resnet34.*") == [
+        "resnet34.fda",
+        "resnet34.learnable_scale",
+        "resnet34.mlp_classifier",
+        "resnet34.siman",
+        "resnet34.ste_sign",
     ]
     assert all(name.endswith(".siman") for name in zoo.list_models("*.siman"))
     assert zoo.list_models("nothing*") == []

@@ -197,6 +197,15 @@ def test_a_schedule_stands_where_training_left_it(tmp_path):
     assert getattr(other.get_layer("unit1_conv").kernel_quantizer, name) == before
 
 
+def test_the_schedule_of_a_constraint_too(tmp_path):
+    model, other = zoo.DigitsNet(quantizer="siman"), zoo.DigitsNet(quantizer="siman")
+    model.get_layer("unit2_conv").kernel_constraint.percent = 0.5
+    _weights.save(tmp_path / "a", model, form="training", network="DigitsNet")
+    _weights.load(tmp_path / "a", other, form="training", network="DigitsNet")
+    assert other.get_layer("unit2_conv").kernel_constraint.percent == 0.5
+    assert other.get_layer("unit1_conv").kernel_constraint.percent == 15
+
+
 def test_weights_of_something_else(tmp_path):
     model = zoo.DigitsNet(quantizer="ste_sign")
     path = tmp_path / "a"
