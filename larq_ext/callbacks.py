@@ -85,7 +85,7 @@ class QuantizerScheduler(tf.keras.callbacks.Callback):
     def on_train_batch_begin(self, batch, logs=None):
         if self.by == "step":
             # Not counted here: `steps_per_execution` makes several updates in one call.
-            self._set(int(self.model.optimizer.iterations.numpy()))
+            self._set(_updates(self.model.optimizer))
 
     def on_epoch_end(self, epoch, logs=None):
         if logs is not None:
@@ -95,6 +95,12 @@ class QuantizerScheduler(tf.keras.callbacks.Callback):
         value = self.schedule(position)
         for target in self._targets:
             setattr(target, self.attribute, value)
+
+
+def _updates(optimizer: Any) -> int:
+    """How many updates an optimizer has made; Larq's `CaseOptimizer` leaves counting to its own."""
+    counted = getattr(optimizer, "optimizers", None) or [optimizer]
+    return max(int(each.iterations.numpy()) for each in counted)
 
 
 def fourier_terms(epochs: int, start: int = 9, end: int = 18) -> Callable[[int], int]:

@@ -17,14 +17,14 @@ import tensorflow as tf
 from larq_ext._convolution import convolve, on_cpu
 from larq_ext._scope import quantized_scope
 from larq_ext._summary import no_operand
-from larq_ext.quantizers import BinaryQuantizer, LearnableScale, MagnitudeClip, method
+from larq_ext.quantizers import FDA, BinaryQuantizer, LearnableScale, MagnitudeClip, method
 from larq_ext.quantizers._sharing import join
 
 __all__ = ["QuantConv2D", "QuantDense"]
 
 SCALES = ("learned", None)
 # Quantizers to 0 and something: 1 would be another value at the border.
-ZERO_ONE_INPUTS = (LearnableScale, lq.quantizers.SteHeaviside)
+ZERO_ONE_INPUTS = (LearnableScale, lq.quantizers.SteHeaviside, lq.quantizers.DoReFa)
 
 
 @contextmanager
@@ -77,7 +77,8 @@ class _MethodLayer(tf.keras.layers.Layer):
             kernel_constraint = chosen.get("kernel_constraint")
         if input_quantizer is not None:
             input_quantizer = lq.quantizers.get(_instance(input_quantizer))
-            if isinstance(input_quantizer, ZERO_ONE_INPUTS):
+            several_bits = getattr(input_quantizer, "precision", 1) != 1
+            if several_bits or isinstance(input_quantizer, ZERO_ONE_INPUTS):
                 chosen["pad_values"] = 0.0
         input_quantizer = input_quantizer or chosen.get("input_quantizer")
         kernel_quantizer = _instance(kernel_quantizer) or chosen.get("kernel_quantizer")
@@ -102,8 +103,19 @@ class _MethodLayer(tf.keras.layers.Layer):
                 part.set_role(role)
                 setattr(self, f"{role}_quantizer", join(part, self.name))
 
+    @contextmanager
+    def _own_padding(self):
+        """Gives the layer its padding back, which Larq sets to "valid" while it pads itself."""
+        padding = getattr(self, "padding", None)
+        try:
+            yield
+        finally:  # after an error too, or the layer would be saved with another one
+            if padding is not None:
+                self.padding = padding
+
     def build(self, input_shape):
-        super().build(input_shape)
+        with self._own_padding():
+            super().build(input_shape)
         # As numpy: Keras builds layers in its autocast scope, which would round to half precision.
         with quantized_scope(False), tf.init_scope():
             kernel = self.kernel.numpy()
@@ -135,7 +147,7 @@ class _MethodLayer(tf.keras.layers.Layer):
         return super().add_weight(name=name, shape=shape, **kwargs)
 
     def call(self, inputs):
-        with quantized_scope():
+        with quantized_scope(), self._own_padding():
             return super().call(inputs)
 
     def save_own_variables(self, store):
@@ -183,8 +195,29 @@ class QuantConv2D(_MethodLayer, lq.layers.QuantConv2D):
             does not have.
     """
 
-    def __init__(self, filters, kernel_size, *args, pad_values=None, **kwargs):
-        super().__init__(filters, kernel_size, *args, pad_values=pad_values, **kwargs)
+    def __init__(
+        self,
+        filters,
+        kernel_size,
+        strides=(1, 1),
+        padding="valid",
+        pad_values=None,
+        **kwargs,
+    ):
+        super().__init__(
+            filters,
+            kernel_size,
+            strides=strides,
+            padding=padding,
+            pad_values=pad_values,
+            **kwargs,
+        )
+        mixes_channels = isinstance(self.input_quantizer, FDA) and self.input_quantizer.noise
+        if mixes_channels and self.data_format == "channels_first":
+            raise ValueError(
+                "The noise module of FDA mixes channels, and takes the last axis for them: use "
+                'data_format="channels_last", or input_quantizer=FDA(noise=False).'
+            )
 
     def convolution_op(self, inputs, kernel):
         plain = (

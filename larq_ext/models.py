@@ -27,7 +27,7 @@ from larq_ext.layers import (
     _instance,
     _without_constraint_warning,
 )
-from larq_ext.quantizers import BinaryQuantizer, method, network_arguments
+from larq_ext.quantizers import BinaryQuantizer, _sharing, method, network_arguments
 
 __all__ = ["requantize"]
 
@@ -108,6 +108,11 @@ def requantize(
     rebuild = _Rebuild(model, quantizer, pad_values)
     with quantized_scope(False), _without_constraint_warning(silent=True):
         new = rebuild.clone(model)
+    # A part of the layers may have been left out: the next copy of `model` must not fill their
+    # places.
+    for layer in new._flatten_layers():
+        if isinstance(layer, BinaryQuantizer):
+            _sharing.part(layer)
     if not rebuild.replaced:
         others = f" Binary layers of other kinds: {_list(rebuild.unsupported)}."
         raise ValueError(

@@ -265,6 +265,11 @@ class BaseExperiment(abc.ABC):
             raise UsageError(
                 "binarize and first_step_epochs are for binarized networks: give a quantizer."
             )
+        if self.binary_optimizer == "bop" and self.quantizer == "siman":
+            raise UsageError(
+                "Bop turns signs of latent weights, and SiMaN decides by their magnitudes: leave "
+                "binary_optimizer=bop out, or take another quantizer."
+            )
         if self.legacy_optimizer and self.optimizer == "adamw":
             raise UsageError("Keras has no legacy adamw: leave legacy_optimizer out.")
         if self.optimizer == "adamw" and self.groups_of_optimizers:

@@ -102,12 +102,14 @@ class TrainedModel(tf.keras.Model):
         return treated
 
     def _distilled(self, loss: tf.Tensor, images: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
-        """Mixes in the distance from the teacher's outputs."""
+        """Mixes in the distance from the teacher's outputs; penalties on weights stay whole."""
         options = self.options
         teacher = tf.stop_gradient(options.teacher(images))
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         distance = options.teacher_loss(teacher, outputs) / replicas
-        return (1 - options.distillation) * loss + options.distillation * distance
+        penalty = tf.add_n(self.losses) / replicas if self.losses else 0.0
+        share = options.distillation
+        return (1 - share) * (loss - penalty) + share * distance + penalty
 
 
 def share_of_batch(images: tf.Tensor) -> tf.Tensor | float:

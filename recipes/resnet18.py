@@ -39,7 +39,7 @@ class ResNet18SiMaN(ImageNetExperiment):
 
     network = Field("ResNet18")
     quantizer = Field("siman")
-    network_options = Field("variant=siman")  # official code, as all that follows
+    network_options = Field("variant=siman,pad_values=0.0")  # official code, as all that follows
     optimizer = Field("sgd")
     learning_rate = Field(0.1)
     momentum = Field(0.9)
@@ -57,7 +57,8 @@ class ResNet18MLPClassifier(ImageNetExperiment):
 
     network = Field("ResNet18")
     quantizer = Field("mlp_classifier")
-    network_options = Field("variant=mlp_classifier")  # official code, as all that follows
+    # Official code, as all that follows; padding with 1 is ours (0 there).
+    network_options = Field("variant=mlp_classifier")
     optimizer = Field("adam")
     learning_rate = Field(2.5e-3)
     schedule = Field("linear")  # there it falls an epoch earlier

@@ -28,6 +28,7 @@ class ResNet18CifarSiMaN(resnet20.ResNet20SiMaN):
     """ResNet-18 on CIFAR-10 with the magnitude-based signs of SiMaN."""
 
     network = Field("ResNet18Cifar")
+    network_options = Field("variant=siman,pad_values=0.0")  # official code
 
 
 @register

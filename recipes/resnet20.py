@@ -43,8 +43,8 @@ class ResNet20SiMaN(Experiment):
     """ResNet-20 on CIFAR-10 with the magnitude-based signs of SiMaN."""
 
     network = Field("ResNet20")
-    quantizer = Field("siman")
-    optimizer = Field("sgd")  # official code, as all that follows (the stem's ReLU is left out)
+    quantizer = Field("siman")  # blocks and padding are ours, as in the other rows of ResNet-20
+    optimizer = Field("sgd")  # official code, as all that follows
     learning_rate = Field(0.1)
     momentum = Field(0.9)
     epochs = Field(400)
@@ -63,7 +63,7 @@ class ResNet20MLPClassifier(Experiment):
     network = Field("ResNet20")
     quantizer = Field("mlp_classifier")
     optimizer = Field("adam")  # official code for ImageNet; nothing is known for CIFAR-10
-    learning_rate = Field(2.5e-3)  # official code for ImageNet
+    learning_rate = Field(2.5e-3)  # official code for ImageNet; for the classifier too is ours
     schedule = Field("linear")  # official code for ImageNet, whose rate falls an epoch earlier
     epochs = Field(200)  # ours
     batch_size = Field(128)  # ours

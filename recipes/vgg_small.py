@@ -22,6 +22,7 @@ class VGGSmallLearnableScale(resnet20.ResNet20LearnableScale):
     """VGG-Small on CIFAR-10 with the learned scales of Trained Binarization."""
 
     network = Field("VGGSmall")
+    network_options = Field("variant=learnable_scale")
 
 
 @register
@@ -29,6 +30,7 @@ class VGGSmallSiMaN(resnet20.ResNet20SiMaN):
     """VGG-Small on CIFAR-10 with the magnitude-based signs of SiMaN."""
 
     network = Field("VGGSmall")
+    network_options = Field("variant=siman,pad_values=0.0")  # official code
 
 
 @register

@@ -80,6 +80,18 @@ def test_values_by_step(steps_per_execution):
     assert int(model.optimizer.iterations) == 8
 
 
+def test_steps_are_counted_inside_a_case_optimizer():
+    """Its own count stays 0."""
+    legacy = tf.keras.optimizers.legacy
+    bop = (lq.optimizers.Bop.is_binary_variable, lq.optimizers.Bop())
+    seen = []
+    model = network()
+    model.compile(lq.optimizers.CaseOptimizer(bop, default_optimizer=legacy.SGD()), "mse")
+    scheduler = QuantizerScheduler("n", lambda step: seen.append(step) or 9, by="step")
+    run(model, [scheduler], epochs=2)
+    assert seen == list(range(8))
+
+
 def test_a_run_is_resumed_with_initial_epoch():
     record = Record(lambda model: model.layers[0].kernel_quantizer.n)
     run(network(), [QuantizerScheduler("n", lambda e: 9 + e), record], epochs=5, initial_epoch=3)
@@ -226,6 +238,16 @@ def test_flip_ratio_in_fit(name, how):
     assert all(name in key for key in keys)
     assert max(max(history[k]) for k in keys) > 0
     assert max(max(history[k]) for k in keys) <= 1
+
+
+def test_flip_ratio_of_a_quantizer_that_layers_share_is_one_clear_error():
+    """One metric cannot tell the kernels apart."""
+    with lq.context.metrics_scope(["flip_ratio"]):
+        shared = lqx.quantizers.MLPClassifier(hidden=2)
+        one, other = (lqx.layers.QuantDense(4, kernel_quantizer=shared) for _ in range(2))
+        x = tf.ones((2, 4))
+        with pytest.raises(ValueError, match=r"of one layer.*inspection\.FlipRatio\(\)"):
+            other(one(x))
 
 
 def test_flip_ratio_of_inputs_only_where_asked_for():

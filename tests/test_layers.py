@@ -493,6 +493,38 @@ def test_padding_follows_the_quantizer_of_the_input():
     assert layer(2, 3, quantizer="fda", input_quantizer="ste_sign").pad_values == 1.0
     assert layer(2, 3).pad_values == 0.0
 
+    several = lqx.layers.QuantConv2D(
+        2, 3, quantizer="fda", input_quantizer=lq.quantizers.DoReFa(2)
+    )
+    assert several.pad_values == 0.0
+    bits = layer(2, 3, quantizer="fda", input_quantizer=lq.quantizers.DoReFa(1))
+    assert bits.pad_values == 0.0
+    assert layer(2, 3, quantizer="fda", input_quantizer="int8").pad_values == 0.0
+    assert layer(2, 3, 1, "same", -1.0, quantizer="fda").pad_values == -1.0
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_an_error_in_a_layer_does_not_change_its_padding(name):
+    """Larq sets it to "valid" while it pads by itself, and after an error left it so."""
+
+    def fail(x):
+        raise RuntimeError("no")
+
+    layer = lqx.layers.QuantConv2D(
+        2, 3, padding="same", pad_values=1.0, quantizer=name, activation=fail
+    )
+    with pytest.raises(RuntimeError, match="no"):
+        layer(images())
+    assert layer.get_config()["padding"] == "same"
+
+
+def test_channels_that_are_not_last_are_refused_where_noise_would_mix_others():
+    layer = lqx.layers.QuantConv2D
+    with pytest.raises(ValueError, match=r'"channels_last", or input_quantizer=FDA\(noise=False\)'):
+        layer(2, 3, quantizer="fda", data_format="channels_first")
+    quiet = lqx.quantizers.FDA(noise=False)
+    layer(2, 3, quantizer="fda", input_quantizer=quiet, data_format="channels_first")
+
 
 def test_a_renamed_clone_does_not_share_with_the_original():
     shared = lqx.quantizers.MLPClassifier(hidden=2)

@@ -499,3 +499,21 @@ def test_whole_networks_of_larq_zoo(name, method):
         return
     with pytest.raises(lqx.deploy.DeploymentError):
         lqx.deploy.convert(model)
+
+
+def test_a_network_that_shares_less_is_not_filled_up_by_the_next_copy():
+    """The layer that was given another method left a place among those that share."""
+    shared = lqx.quantizers.MLPClassifier(hidden=2)
+    layers = [
+        lqx.layers.QuantDense(4, kernel_quantizer=shared, input_shape=(4,), name=f"dense{i}")
+        for i in range(3)
+    ]
+    model = tf.keras.Sequential(layers)
+    other = requantize(model, lambda layer: "siman" if layer.name == "dense0" else None)
+    clone = tf.keras.models.clone_model(model)
+    parts = [layer.kernel_quantizer for layer in clone.layers]
+    assert parts[0] is parts[1] is parts[2] is not other.layers[1].kernel_quantizer
+    assert other.layers[1].kernel_quantizer is other.layers[2].kernel_quantizer
+    again = tf.keras.models.clone_model(other)
+    assert again.layers[1].kernel_quantizer is again.layers[2].kernel_quantizer
+    assert again.layers[1].kernel_quantizer is not other.layers[1].kernel_quantizer

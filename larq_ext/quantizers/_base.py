@@ -210,6 +210,12 @@ class BinaryQuantizer(lq.quantizers.Quantizer):
         # Surrogate gradients and scales lose their tail in half precision.
         outputs = tf.cast(self.quantize(tf.cast(inputs, tf.float32), training), inputs.dtype)
         if hasattr(self, "flip_ratio"):
+            if len(self.users) > 1:
+                raise ValueError(
+                    f"Larq's flip ratio compares the kernels of one layer, and {self.name!r} is "
+                    f"shared by {', '.join(self.users[:3])} and others: leave the metric out, and "
+                    "give `fit` the callback larq_ext.inspection.FlipRatio()."
+                )
             # FlipRatio compares integers, and a scale below 1 would round every value to 0.
             self.add_metric(self.flip_ratio(tf.sign(outputs)))
         return outputs

@@ -72,7 +72,7 @@ METHODS = {
             lambda: MLPClassifier(role="kernel"),
             shared=True,
         ),
-        # Larq's own, as in Bi-Real Net: what the methods are compared with.
+        # Larq's own, inputs as in Bi-Real Net: what the methods are compared with.
         Method(
             "ste_sign",
             lq.quantizers.ApproxSign,

@@ -16,6 +16,16 @@ from larq_ext.quantizers._base import BinaryQuantizer
 _rebuilt: weakref.WeakValueDictionary[str, BinaryQuantizer] = weakref.WeakValueDictionary()
 
 
+def part(quantizer: BinaryQuantizer) -> None:
+    """Lets no layer that is rebuilt later join a quantizer: its model has all it should have."""
+    if quantizer.sharing is None:
+        return
+    identifier, _ = quantizer.sharing
+    if _rebuilt.get(identifier) is quantizer:
+        del _rebuilt[identifier]
+    quantizer.sharing = (uuid.uuid4().hex, len(quantizer.users))
+
+
 def join(quantizer: BinaryQuantizer, layer_name: str) -> BinaryQuantizer:
     """Registers a layer as a user of a quantizer, or of the one that it shares with others.
 

@@ -134,7 +134,8 @@ class FDA(BinaryQuantizer):
     enter the gradient). Of a third-party implementation, for the paper does not say: omega = 0.1,
     the window, alpha from 0.1 to 0, the start values of the module, and what a row is. Ours:
     sign(0) = +1 (the paper has -1), as the runtime does it, and at least one hidden unit for
-    layers narrower than `reduction`.
+    layers narrower than `reduction`, and that the scale is left out of the gradients of the
+    kernel's noise module too.
 
     # Arguments
         n: Index of the last term of the series (`n + 1` terms). Can be scheduled.

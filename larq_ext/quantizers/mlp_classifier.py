@@ -165,6 +165,7 @@ def classify(
         if forward == "argmax":
             logits = classifier.outputs(classifier.hidden(flat)[0])
             bits = tf.where(logits[:, 1] > logits[:, 0], 1.0, -1.0)
+            bits = tf.where(tf.math.is_nan(flat), flat, bits)  # to show in the loss
         else:
             bits = lq.math.sign(flat)
 

@@ -96,6 +96,8 @@ def magnitude_sign(kernel: tf.Tensor, selection: str = "topk") -> tf.Tensor:
     @tf.custom_gradient
     def _straight_through(magnitudes, kernel):
         marked = tf.where(upper_half(magnitudes, selection), 1.0, -1.0)
+        # A kernel that is no longer finite must show in the loss.
+        marked = tf.where(tf.math.is_nan(magnitudes), magnitudes, marked)
         # The quantizer undoes itself on its own output, where all magnitudes are equal. Such a
         # kernel comes from a file of binarized weights, and is what it should become.
         signs = tf.where(_already_binary(kernel), tf.where(kernel > 0, 1.0, -1.0), marked)
@@ -175,12 +177,14 @@ class SiMaN(BinaryQuantizer):
 
     **Where the facts come from.** The paper's body could not be had. Of its abstract: weights
     are {0, 1} by magnitude, no l2 penalty. Of the official code, all else here: halves, +-1 in
-    the convolution, the standardizations, the gradients. Ours: sign(0) = +1 (0 there), and a
-    kernel recomputed from the latest latent weights at inference (one step older there).
+    the convolution, the standardizations, the gradients. Ours: sign(0) = +1 (0 there), a kernel
+    recomputed from the latest latent weights at inference (one step older there), and the
+    default of `selection`.
 
     # Arguments
         selection: `"topk"` (exactly half, ties broken by order) or `"median"` (strictly above
-            the lower median, so ties give fewer ones). The official code has both.
+            the lower median, so ties give fewer ones). The official code has both: the first is
+            its option `quick`, the second its default, which it calls `topk`.
         values: `"sign"` for -1 and +1, or `"zero_one"` for 0 and +1: another network, whose
             weights cannot be exchanged with the first.
         center: Whether inputs are standardized per sample.
@@ -243,8 +247,10 @@ def percentiles(values: tf.Tensor, ranks: list[tf.Tensor]) -> list[tf.Tensor]:
     for rank in ranks:
         position = rank / 100.0 * last
         below = tf.floor(position)
-        low = tf.gather(ascending, tf.cast(below, tf.int32))
-        high = tf.gather(ascending, tf.cast(tf.math.ceil(position), tf.int32))
+        # The last position of a large tensor is rounded to float32, perhaps upwards.
+        end = tf.size(ascending) - 1
+        low = tf.gather(ascending, tf.minimum(tf.cast(below, tf.int32), end))
+        high = tf.gather(ascending, tf.minimum(tf.cast(tf.math.ceil(position), tf.int32), end))
         results.append(low + (high - low) * (position - below))
     return results
 

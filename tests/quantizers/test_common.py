@@ -99,6 +99,16 @@ def test_strange_numbers_give_finite_bits_and_gradients(name):
     assert all(g is None or np.isfinite(g).all() for g in gradients.values())
 
 
+@pytest.mark.parametrize("name", [n for n, case in table.CASES.items() if case.role == "kernel"])
+def test_a_kernel_of_nan_shows_in_the_outputs(name):
+    case = table.CASES[name]
+    x = np.random.default_rng(0).normal(size=(9, 4)).astype("float32")
+    quantizer, _ = table.built(case, x)
+    x[3, 1] = np.nan
+    y = quantizer(x, training=False).numpy()
+    assert np.isnan(y[:, 1]).any()
+
+
 @pytest.mark.parametrize("value", [3e38, -3e38, np.inf, -np.inf])
 @pytest.mark.parametrize(
     "function",

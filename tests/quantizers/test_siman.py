@@ -256,6 +256,12 @@ def test_percentiles_are_those_of_numpy(shape, percent):
     )
 
 
+def test_percentiles_where_the_last_position_is_no_float32():
+    values = tf.range(2.0**24 + 4)  # float32 rounds the last position, 2^24 + 3, upwards
+    (highest,) = percentiles(values, [tf.constant(100.0)])
+    assert highest == 2.0**24 + 4  # float32's own rounding of the value
+
+
 @pytest.mark.parametrize("percent", [0, 15, 50])
 def test_clip_of_magnitudes(percent):
     """Centre, then lift the small and cut the large magnitudes; exact zeros stay zero."""

@@ -86,6 +86,7 @@ def test_wrong_values_in_python(fda):
     [
         ({"quantizer": None, "first_step_epochs": 2}, "give a quantizer"),
         ({"optimizer": "adamw", "binary_optimizer": "bop"}, "need optimizer=sgd or adam"),
+        ({"quantizer": "siman", "binary_optimizer": "bop"}, "SiMaN decides by their magnitudes"),
         ({"optimizer": "adamw", "legacy_optimizer": True}, "no legacy adamw"),
     ],
 )

@@ -14,6 +14,7 @@ from tiny import SignalAt, tiny_experiment, tiny_network
 import larq_ext as lqx
 from larq_ext_recipes import TrainingInterrupted, UsageError, train
 from larq_ext_recipes._averaging import WeightAverage
+from larq_ext_recipes._training_step import StepOptions, with_step
 from larq_ext_recipes._two_step import drop_kernel_quantizers, load_initial_weights
 from larq_ext_recipes.datasets import digits
 
@@ -107,6 +108,20 @@ def test_distillation_from_a_run(tmp_path):
     wanted = teacher.predict(inputs, verbose=0).argmax(-1)
     found = load(tmp_path / "student").predict(inputs, verbose=0).argmax(-1)
     assert (found == wanted).mean() > 0.3
+
+
+def test_a_teacher_leaves_penalties_on_weights_whole():
+    image = tf.keras.Input((2,))
+    dense = tf.keras.layers.Dense(2, "softmax", kernel_regularizer=lambda w: tf.reduce_sum(w))
+    options = StepOptions(
+        teacher=lambda images: images, teacher_loss=lambda one, other: 3.0, distillation=0.75
+    )
+    model = with_step(tf.keras.Model(image, dense(image)), options)
+    dense.kernel.assign([[0.0, 5.0], [0.0, 0.0]])
+    model.compile(tf.keras.optimizers.SGD(1.0), "sparse_categorical_crossentropy")
+    model.train_on_batch(np.zeros((4, 2)), np.zeros(4))
+    # No gradient but that of the penalty reaches the kernel, for the images are 0.
+    np.testing.assert_allclose(dense.kernel, [[-1.0, 4.0], [-1.0, -1.0]])
 
 
 def test_a_teacher_for_other_images(tmp_path):

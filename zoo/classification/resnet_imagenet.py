@@ -61,7 +61,7 @@ def ResNet18(
     | `"siman"` | ReLU | the same | real 1x1 conv of stride 2, norm | pool, norm |
     | `"learnable_scale"` | | norm, conv, norm, conv, sum | norm, binary 1x1 conv | norm, pool |
 
-    `"default"` is Bi-Real Net with PReLU, the baseline of FDA-BNN. `"mlp_classifier"` (11,693,716
+    `"default"` is Bi-Real Net with PReLU. `"mlp_classifier"` (11,693,716
     parameters) and `"siman"` (11,698,216) are those of the official code, which pads with zeros:
     `pad_values=0.0`; Glorot's initializer and scales of norms from 1e-8 are theirs. Only a method
     that centres its inputs should follow the ReLU of SiMaN's stem. Of `"learnable_scale"` it is
