@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -16,12 +18,34 @@ def obstacle(model: Any) -> str | None:
             f"The model {model.name!r} is a subclass of tf.keras.Model, whose layers cannot be "
             "replaced. Build it with the functional API or as a tf.keras.Sequential."
         )
+    if _calls_otherwise(model):
+        return (
+            f"The model {model.name!r} ({type(model).__name__}) has a `call` of its own, which "
+            "would be lost with its class. Put what it computes into layers."
+        )
     if not model.built or not model.inputs:
         return (
             f"The model {model.name!r} has no known input shape: give its first layer an "
             "`input_shape`, or begin with tf.keras.layers.Input."
         )
     return None
+
+
+def _calls_otherwise(model: tf.keras.Model) -> bool:
+    """Whether a functional or sequential model computes more than its layers do."""
+    for kind in type(model).__mro__:
+        if kind.__module__.split(".")[0] in ("keras", "tf_keras"):
+            return False
+        if "call" in vars(kind):
+            return True
+    return False
+
+
+def set_weights(layer: tf.keras.layers.Layer, values: Sequence[np.ndarray]) -> None:
+    """`layer.set_weights`, and what a layer computes of its weights before it is called."""
+    layer.set_weights(values)
+    if isinstance(layer, tf.keras.layers.Normalization):
+        layer.finalize_state()
 
 
 def hidden_layers(layer: Any, is_hidden) -> str | None:

@@ -493,9 +493,7 @@ def test_padding_follows_the_quantizer_of_the_input():
     assert layer(2, 3, quantizer="fda", input_quantizer="ste_sign").pad_values == 1.0
     assert layer(2, 3).pad_values == 0.0
 
-    several = lqx.layers.QuantConv2D(
-        2, 3, quantizer="fda", input_quantizer=lq.quantizers.DoReFa(2)
-    )
+    several = lqx.layers.QuantConv2D(2, 3, quantizer="fda", input_quantizer=lq.quantizers.DoReFa(2))
     assert several.pad_values == 0.0
     bits = layer(2, 3, quantizer="fda", input_quantizer=lq.quantizers.DoReFa(1))
     assert bits.pad_values == 0.0

@@ -10,6 +10,7 @@ import larq as lq
 import numpy as np
 import tensorflow as tf
 
+from larq_ext._rebuild import set_weights
 from larq_ext._scope import quantized_scope
 from larq_ext.deploy.bake import _is_binary
 from larq_ext.deploy.convert import trace
@@ -52,7 +53,7 @@ def float_twin(model: tf.keras.Model) -> tf.keras.Model:
         if _larq_class(layer) is not None:
             _copy_quantized(layer, new)
         elif not isinstance(layer, (tf.keras.Model, lq.quantizers.Quantizer)):
-            new.set_weights(layer.get_weights())
+            set_weights(new, layer.get_weights())
     return twin
 
 

@@ -28,7 +28,7 @@ def trim_padding(graph_def: Any) -> None:
     pairs = []
     for node in graph_def.node:
         if node.op in _CONVOLUTIONS and node.attr["padding"].s == b"VALID":
-            pad = nodes.get(node.input[0])
+            pad = source_node(node.input[0], nodes)
             is_strided = max(node.attr["strides"].list.i) > 1
             is_last = node.attr["data_format"].s != b"NCHW"
             if is_strided and is_last and pad is not None and pad.op in _PADS:
@@ -78,3 +78,14 @@ def _pad_anew(graph_def: Any, conv: Any, pad: Any, paddings: np.ndarray) -> None
     new.name = f"{conv.name}/padded"
     new.input[1] = constant.name
     conv.input[0] = new.name
+
+
+def source_node(name: str, by_name: dict[str, Any]) -> Any | None:
+    """The node that computes an input, seen through what only passes values on."""
+    node_name, _, position = name.lstrip("^").partition(":")
+    node = by_name.get(node_name)
+    while node is not None and node.op in ("Identity", "IdentityN", "StopGradient"):
+        index = int(position.rpartition(":")[2] or 0) if node.op == "IdentityN" else 0
+        node_name, _, position = node.input[index].partition(":")
+        node = by_name.get(node_name)
+    return node

@@ -73,14 +73,14 @@ def first_parting(
     layers = [
         layer
         for layer in baked.layers
-        if len(layer.inbound_nodes) == 1 and len(tf.nest.flatten(layer.output)) == 1
+        if len(layer.inbound_nodes) == 1 and len(tf.nest.flatten(_output(layer))) == 1
     ]
     ends = [output._keras_history.layer.name for output in baked.outputs]
     compared = list(_comparable(graph, layers, ends))
     if not compared:
         return None
     structured = inputs[0] if len(inputs) == 1 else inputs
-    keras = tf.keras.Model(baked.inputs, [layer.output for layer in layers])
+    keras = tf.keras.Model(baked.inputs, [_output(layer) for layer in layers])
     expected = dict(
         zip(
             [layer.name for layer in layers],
@@ -102,6 +102,11 @@ def first_parting(
         closest = min((p for p in reversed(apart) if p), key=lambda parting: parting.share)
         return Parting(closest.layer, op.name, closest.share, closest.max_difference, last)
     return None
+
+
+def _output(layer: Any) -> Any:
+    """What a layer gives in the model that it is in; `output` of a nested model is its own."""
+    return layer.inbound_nodes[0].outputs
 
 
 def _comparable(graph: Graph, layers: list[Any], ends: list[str]) -> Iterator[tuple[Op, list[str]]]:

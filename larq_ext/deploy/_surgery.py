@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
+from larq_ext._rebuild import set_weights
 from larq_ext.deploy._transposed import BinaryConv2DTranspose
 from larq_ext.deploy.layers import BinaryConv2D, DeployedSign
 
@@ -66,7 +67,7 @@ def replaced(
     rebuilt = tf.keras.models.clone_model(model, clone_function=replace)
     for layer in rebuilt.layers:
         if layer.weights:
-            layer.set_weights(values[layer.name])
+            set_weights(layer, values[layer.name])
     for name in ("_float_reasons", "_rewrites"):
         setattr(rebuilt, name, getattr(model, name))
     return rebuilt
@@ -106,6 +107,8 @@ def affine_of(layer) -> tuple[np.ndarray, np.ndarray] | None:
         return None
     if list(layer.axis) != [len(layer.input_shape) - 1]:
         return None
+    if any(node.call_kwargs.get("training") for node in layer._inbound_nodes):
+        return None  # it is called for the statistics of the batch
     variance = layer.moving_variance.numpy().astype("float64")
     factor = 1.0 / np.sqrt(variance + layer.epsilon)
     if layer.scale:

@@ -93,11 +93,13 @@ def _match(
     binary = [(op, binary_rows(graph, op)) for op in graph.ops if op.name == BINARY_OP]
     floats = [op for op in graph.ops if op.name in WEIGHT_INPUT]
     layers, notes = [], []
+    matched: list[tuple[np.ndarray, int]] = []
     for kernel in kernels:
         found = (i for i, (_, rows) in enumerate(binary) if np.array_equal(rows, kernel.rows))
         position = next(found, None) if kernel.has_signs else None
         if position is not None:
-            op, _ = binary.pop(position)
+            op, rows = binary.pop(position)
+            matched.append((rows, len(layers)))
             layers.append(_row(graph, op, kernel.name, kernel.shape))
             continue
         forms = [unbaked.get(kernel.name, kernel), kernel]
@@ -120,6 +122,12 @@ def _match(
             )
         else:
             layers.append(_row(graph, lost, kernel.name, form.shape, why))
+    for op, rows in tuple(binary):
+        # A layer that the model uses again is one layer, of as many multiply-adds more.
+        again = (i for held, i in matched if np.array_equal(held, rows))
+        if (index := next(again, None)) is not None:
+            binary.remove((op, rows))
+            layers[index] = replace(layers[index], macs=layers[index].macs + macs_of(graph, op))
     if binary:
         notes.insert(
             0, f"{len(binary)} {BINARY_OP} of the file hold the bits of no layer of the model."

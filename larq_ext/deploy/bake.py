@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import replace as replace_field
+from itertools import takewhile
 from typing import Any
 
 import larq as lq
 import numpy as np
 import tensorflow as tf
 
-from larq_ext._rebuild import hidden_layers, obstacle
+from larq_ext._rebuild import hidden_layers, obstacle, set_weights
 from larq_ext._scope import quantized_scope
 from larq_ext.deploy._int8_fold import trained_int8
 from larq_ext.deploy._rewrite import Rewrite, check_names, rewrite_graph
@@ -106,7 +107,7 @@ def _bake(model: tf.keras.Model, without: Collection[str]) -> tf.keras.Model:
         baked = tf.keras.models.clone_model(model, clone_function=replace)
     for layer in baked.layers:
         if weights.get(layer.name):
-            layer.set_weights(weights[layer.name])
+            set_weights(layer, weights[layer.name])
     baked._float_reasons = reasons
     baked._rewrites = tuple(rewrites)
     return baked
@@ -194,14 +195,28 @@ def _constant_kernels(layer, config, quantizers):
 
 def _input_form(quantizer) -> InputForm | None:
     if isinstance(quantizer, BinaryQuantizer):
-        return quantizer.input_form()
-    if isinstance(quantizer, (DeployedSign, *_PLAIN_SIGNS)) or quantizer in _PLAIN_FUNCTIONS:
+        return None if _computes_otherwise(quantizer, "input_form") else quantizer.input_form()
+    if _is_one_of(quantizer, DeployedSign, *_PLAIN_SIGNS) or quantizer in _PLAIN_FUNCTIONS:
         return InputForm()
-    if isinstance(quantizer, lq.quantizers.SteHeaviside):
+    if _is_one_of(quantizer, lq.quantizers.SteHeaviside):
         return InputForm(zero_one=True)
-    if isinstance(quantizer, lq.quantizers.DoReFa) and quantizer.mode == "activations":
+    if _is_one_of(quantizer, lq.quantizers.DoReFa) and quantizer.mode == "activations":
         return InputForm(zero_one=True, threshold=0.5)
     return None
+
+
+def _is_one_of(quantizer, *kinds: type) -> bool:
+    """Whether it is of one of these classes, or of one derived from it that computes the same."""
+    return any(isinstance(quantizer, k) and type(quantizer).call is k.call for k in kinds)
+
+
+def _computes_otherwise(quantizer: BinaryQuantizer, form: str) -> bool:
+    """Whether a class derived from ours computes by itself, and does not say the form of it."""
+    kinds = type(quantizer).__mro__
+    own = list(takewhile(lambda kind: not kind.__module__.startswith("larq_ext."), kinds))
+    if any(form in vars(kind) for kind in own):
+        return False
+    return any(not {"call", "quantize"}.isdisjoint(vars(kind)) for kind in own)
 
 
 def _binary_parts(layer, without: Collection[str]) -> tuple[KernelForm, InputForm] | str:
@@ -235,10 +250,12 @@ def _binary_parts(layer, without: Collection[str]) -> tuple[KernelForm, InputFor
     latent = np.asarray(tf.cast(tf.convert_to_tensor(layer.kernel), tf.float32))
     if not np.isfinite(latent).all():
         return "the kernel has values that are not finite: training has failed"
+    quantizer = layer.kernel_quantizer
+    ours = isinstance(quantizer, BinaryQuantizer)
     # Ours take the last axis for the output channels, so of a transposed kernel only the values
     # can tell.
-    if isinstance(layer.kernel_quantizer, BinaryQuantizer) and not transposed:
-        kernel = layer.kernel_quantizer.kernel_form(latent)
+    if ours and not transposed and not _computes_otherwise(quantizer, "kernel_form"):
+        kernel = quantizer.kernel_form(latent)
     else:
         values = np.asarray(layer.kernel_quantizer(tf.constant(latent)))
         # Transposed convolutions have their output channels second to last.

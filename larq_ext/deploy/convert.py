@@ -21,7 +21,7 @@ from tensorflow.python.framework import convert_to_constants
 from larq_ext._files import atomic
 from larq_ext.deploy._flatbuffer import Op, order_by_signature, read_graph
 from larq_ext.deploy._int8_io import EdgeType, int8_ends
-from larq_ext.deploy._padding import trim_padding
+from larq_ext.deploy._padding import source_node, trim_padding
 from larq_ext.deploy.audit import AuditReport, audit
 from larq_ext.deploy.errors import DeploymentError, require_engine
 
@@ -201,14 +201,19 @@ def _with_constants(traced: Any) -> Any:
     TensorFlow's public way goes on to make a function of the graph, which with protobuf in Python
     takes most of the time of a conversion.
     """
+    # Keras wraps grouped convolutions into a function for XLA, and users may write such functions:
+    # what is in one is not seen, and what is compiled is not inlined.
+    calls = [op for op in traced.graph.get_operations() if op.type.endswith("PartitionedCall")]
+    for call in calls:
+        call._clear_attr("_XlaMustCompile")
     try:
         data = convert_to_constants._FunctionConverterDataInEager(
-            func=traced, lower_control_flow=False, aggressive_inlining=False
+            func=traced, lower_control_flow=False, aggressive_inlining=bool(calls)
         )
         graph_def, _ = convert_to_constants._replace_variables_by_constants(converter_data=data)
     except (AttributeError, TypeError):  # another version of TensorFlow
         frozen = convert_to_constants.convert_variables_to_constants_v2(
-            traced, lower_control_flow=False
+            traced, lower_control_flow=False, aggressive_inlining=bool(calls)
         )
         return frozen.graph.as_graph_def()
     return graph_def
@@ -328,10 +333,10 @@ def _check_signs(graph_def: Any) -> None:
 
 
 def _is_harmless(sign_node: Any, by_name: dict[str, Any]) -> bool:
-    total = _source(sign_node.input[0], by_name)
+    total = source_node(sign_node.input[0], by_name)
     if total is None or total.op not in ("Add", "AddV2"):
         return True
-    left, right = (_source(name, by_name) for name in total.input[:2])
+    left, right = (source_node(name, by_name) for name in total.input[:2])
     for inner, addend in ((left, right), (right, left)):
         if inner is None or inner.op != "Sign":
             continue
@@ -342,17 +347,6 @@ def _is_harmless(sign_node: Any, by_name: dict[str, Any]) -> bool:
         constant = tf.make_ndarray(addend.attr["value"].tensor)
         return bool(np.all((constant > 0) & (constant < 1)))
     return True
-
-
-def _source(name: str, by_name: dict[str, Any]) -> Any | None:
-    """The node that computes an input, seen through what only passes values on."""
-    node_name, _, position = name.lstrip("^").partition(":")
-    node = by_name.get(node_name)
-    while node is not None and node.op in ("Identity", "IdentityN", "StopGradient"):
-        index = int(position.rpartition(":")[2] or 0) if node.op == "IdentityN" else 0
-        node_name, _, position = node.input[index].partition(":")
-        node = by_name.get(node_name)
-    return node
 
 
 def _ancestors(node: Any, by_name: dict[str, Any]) -> Iterator[Any]:

@@ -166,12 +166,16 @@ class _Values:
     def __init__(self, percentile: float):
         self._percentile = percentile
         self._kept: list[np.ndarray] = []
+        self._generator = np.random.default_rng(0)
 
     def add(self, values: np.ndarray) -> None:
         values = values.ravel()
         if self._percentile == 100:
             values = np.array([values.min(), values.max()])
-        self._kept.append(values[:: -(-len(values) // _KEPT_VALUES)])
+        if len(values) > _KEPT_VALUES:
+            # Every n-th value would be of the same few channels.
+            values = values[self._generator.integers(len(values), size=_KEPT_VALUES)]
+        self._kept.append(values)
 
     def range(self) -> Int8Range:
         shares = [100 - self._percentile, self._percentile]

@@ -83,6 +83,8 @@ def _checked_shape(array: np.ndarray, shape: tuple[int, ...], index: int) -> np.
 
 def _fits(array: np.ndarray, dtype: np.dtype) -> bool:
     """Whether a conversion keeps the values; between floats, rounding is accepted."""
+    if array.dtype.kind == "b" and dtype.kind in "iu":
+        return False  # as numbers: of which integers, only who made the file knows
     if np.can_cast(array.dtype, dtype, "safe"):
         return True
     if dtype.kind != "f":

@@ -13,6 +13,7 @@ from typing import Any
 from larq_ext.runtime.errors import EngineError
 
 _LIBRARY = Path(__file__).parent / "liblarq_ext_delegate.so"
+_MAX_THREADS = 256  # of the library; more would not help
 _VARIABLE = "LARQ_EXT_KERNEL"
 
 
@@ -79,7 +80,7 @@ def load_delegate(
         ValueError: if an argument is wrong, or the CPU cannot run the kernel.
     """
     options = {
-        "num_threads": checked_threads(num_threads),
+        "num_threads": min(checked_threads(num_threads), _MAX_THREADS),
         "kernel": kernel,
         "profile": int(profile),
     }

@@ -23,6 +23,17 @@ def test_unpacking_follows_the_bits():
             assert unpacked[out, 0, 0, channel] == bool(word >> channel % 32 & 1)
 
 
+def test_a_layer_that_is_used_twice_is_one_of_twice_the_work(networks):
+    image = tf.keras.Input((8, 8, 8))
+    shared = networks.quant_conv(8)
+    once, twice = (tf.keras.Model(image, y) for y in (shared(image), shared(shared(image))))
+    (single,) = audit(convert(once).flatbuffer, once).layers
+    report = audit(convert(twice).flatbuffer, twice)
+    assert report.ok and not report.notes
+    assert report.op_counts["LceBconv2d"] == 2
+    assert [layer.macs for layer in report.layers] == [2 * single.macs]
+
+
 def test_every_layer_is_found_by_its_bits(classifier, classifier_conversion):
     report = audit(classifier_conversion.flatbuffer, classifier)
 

@@ -7,7 +7,14 @@ import larq_ext as lqx  # isort: skip  (Keras 2, before anything uses tf.keras)
 import larq as lq
 import tensorflow as tf
 
-from larq_ext.deploy import BinaryConv2D, BinaryDense, DeploymentError, bake, float_reasons
+from larq_ext.deploy import (
+    BinaryConv2D,
+    BinaryDense,
+    DeploymentError,
+    applied_rewrites,
+    bake,
+    float_reasons,
+)
 
 METHODS = tuple(lqx.quantizers.METHODS)
 # Float32 sums of a few hundred terms of size 1.
@@ -346,6 +353,96 @@ def test_summary_of_the_baked_model_counts_bits():
             for text in (lines, training)
         )
         assert of_baked == of_training
+
+
+def test_statistics_of_an_adapted_layer_are_kept():
+    normalization = tf.keras.layers.Normalization()
+    normalization.adapt(np.random.default_rng(0).normal(100, 20, (64, 8, 8, 3)))
+    layers = [normalization, lqx.layers.QuantConv2D(4, 3, quantizer="ste_sign")]
+    model = tf.keras.Sequential([tf.keras.Input((8, 8, 3)), *layers])
+    x = np.random.default_rng(1).normal(100, 20, (2, 8, 8, 3)).astype("float32")
+    expected = model.predict(x, verbose=0)
+    assert np.ptp(expected) > 0
+    conversion = lqx.deploy.convert(model)
+    np.testing.assert_allclose(conversion.model.predict(x, verbose=0), expected)
+    np.testing.assert_allclose(lqx.runtime.Interpreter(conversion.flatbuffer).predict(x), expected)
+
+
+class _Shifted(lq.quantizers.ApproxSign):
+    def call(self, inputs):
+        return super().call(inputs - 0.5)
+
+
+class _ShiftedSeries(lqx.quantizers.FDA):
+    def quantize(self, x, training):
+        return super().quantize(x - 0.5, training)
+
+
+class _Renamed(lq.quantizers.SteSign):
+    """Computes nothing else."""
+
+
+class _Described(_ShiftedSeries):
+    def input_form(self):
+        return lqx.quantizers.InputForm()
+
+
+@pytest.mark.parametrize("quantizer", [_Shifted, _ShiftedSeries, _Renamed, _Described])
+def test_a_class_derived_from_a_sign_is_one_only_if_it_computes_the_same(quantizer):
+    layer = lqx.layers.QuantConv2D(
+        4, 3, input_quantizer=quantizer(), kernel_quantizer="ste_sign", name="it"
+    )
+    model = one_layer(layer, (6, 6, 8))
+    baked = bake(model)
+    known = quantizer in (_Renamed, _Described)
+    assert isinstance(baked.layers[0], BinaryConv2D) is known
+    if not known:
+        assert "is not known to be a plain sign" in float_reasons(baked)["it"]
+        assert difference(model, baked, (6, 6, 8)) < TOLERANCE
+
+
+class _Inverted(lqx.quantizers.SiMaN):
+    def quantize(self, x, training):
+        return -super().quantize(x, training)
+
+
+def test_kernels_of_a_derived_class_are_what_it_computes():
+    layer = lqx.layers.QuantConv2D(
+        4, 3, input_quantizer="ste_sign", kernel_quantizer=_Inverted(role="kernel")
+    )
+    model = one_layer(layer, (6, 6, 8))
+    baked = bake(model)
+    check_binary(baked.layers[0])
+    assert difference(model, baked, (6, 6, 8)) < TOLERANCE
+
+
+def test_a_norm_of_the_batch_is_not_one_of_moving_statistics():
+    image = tf.keras.Input((6, 6, 8))
+    x = tf.keras.layers.BatchNormalization()(image, training=True)
+    x = lqx.layers.QuantConv2D(4, 3, quantizer="ste_sign")(x)
+    model = tf.keras.Model(image, x)
+    images = np.random.default_rng(0).normal(5.0, 1.0, (4, 6, 6, 8)).astype("float32")
+    expected = model(images).numpy()
+    assert np.ptp(expected) > 0
+    baked = bake(model)
+    np.testing.assert_allclose(baked(images), expected, atol=TOLERANCE)
+    assert applied_rewrites(baked) == ()
+
+
+def test_a_call_of_its_own_is_refused():
+    class Scaled(tf.keras.Sequential):
+        def call(self, inputs, training=None, mask=None):
+            return super().call(inputs / 255.0, training, mask)
+
+    layers = [tf.keras.Input((6, 6, 8)), lqx.layers.QuantConv2D(4, 3, quantizer="fda")]
+    with pytest.raises(DeploymentError, match=r"\(Scaled\) has a `call` of its own"):
+        bake(Scaled(layers, name="scaled"))
+
+    class Trained(tf.keras.Sequential):
+        def train_step(self, data):
+            return {}
+
+    assert bake(Trained(layers))
 
 
 @pytest.mark.slow

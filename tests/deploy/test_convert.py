@@ -166,8 +166,9 @@ def test_a_scale_with_height_and_width_is_refused(networks):
         lambda x: tf.sign([0.5] * 15 + [-0.5] + tf.sign(x)),
         lambda x: tf.sign(tf.sign(x) + x),
         lq.quantizers.SteTern(),
+        tf.function(lambda x: tf.sign(tf.sign(x) + 2.0), jit_compile=True),
     ],
-    ids=["above 1", "1", "negative", "one channel", "no constant", "ste_tern"],
+    ids=["above 1", "1", "negative", "one channel", "no constant", "ste_tern", "compiled"],
 )
 def test_sums_of_signs_that_the_engine_gets_wrong_are_refused(quantizer):
     with pytest.raises(DeploymentError, match=r"wrong_one.*strictly between 0 and 1"):

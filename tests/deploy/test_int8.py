@@ -12,6 +12,7 @@ from larq_ext._models_io import load_predictor
 from larq_ext.deploy import DeploymentError, bake, convert, float_reasons, int8_edges, verify
 from larq_ext.deploy._flatbuffer import read_graph
 from larq_ext.deploy._int8_layers import Int8Conv2D, Int8Dense, Int8Range, int8_weights
+from larq_ext.deploy.int8 import _Values
 from larq_ext.quantizers import Int8
 from larq_ext.runtime import Interpreter, Quantization
 
@@ -198,6 +199,14 @@ def test_ranges_are_those_of_the_samples(model, edged):
     assert stem.input_quantizer.minimum <= x.min() and stem.input_quantizer.maximum >= x.max()
     cut = int8_edges(model, x, percentile=99).get_layer("stem").output_quantizer
     assert cut.maximum == pytest.approx(np.percentile(relu, 99), rel=0.02)
+
+
+def test_kept_values_are_of_all_channels():
+    values = np.zeros((64, 32, 32, 64), np.float32)
+    values[..., 1::2] = 100.0
+    seen = _Values(95)
+    seen.add(values)
+    assert seen.range().maximum == pytest.approx(100, rel=0.01)
 
 
 def test_signs_lose_nothing_by_rounding(networks):

@@ -35,7 +35,9 @@ def network(networks, kind: str, size: int) -> tf.keras.Model:
         own = tf.keras.layers.Rescaling(number)(image)
         bordered = tf.keras.layers.ZeroPadding2D((border, border))(own)
         options = {"strides": stride, "dilation_rate": dilation}
-        if kind == "depthwise":
+        if kind == "grouped":
+            layer = tf.keras.layers.Conv2D(6, kernel, groups=3, **options)
+        elif kind == "depthwise":
             layer = tf.keras.layers.DepthwiseConv2D(kernel, **options)
         else:
             layer = tf.keras.layers.Conv2D(4, kernel, **options)
@@ -51,7 +53,7 @@ def largest_difference(model, flatbuffer) -> list[float]:
 
 
 @pytest.mark.parametrize("size", [16, 15])
-@pytest.mark.parametrize("kind", ["convolution", "depthwise"])
+@pytest.mark.parametrize("kind", ["convolution", "depthwise", "grouped"])
 def test_a_border_stays_where_it_is(networks, kind, size):
     model = network(networks, kind, size)
     conversion = convert(model, allow_float=True)

@@ -3,6 +3,7 @@
 import json
 import sys
 
+import larq as lq
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -11,7 +12,13 @@ from larq_ext.deploy._flatbuffer import read_graph
 from larq_ext.deploy._parting import first_parting
 from larq_ext.deploy.bake import bake
 from larq_ext.deploy.convert import convert
-from larq_ext.deploy.verify import DEFAULT_TOLERANCE, VerifyReport, _compare, verify
+from larq_ext.deploy.verify import (
+    DEFAULT_TOLERANCE,
+    VerifyReport,
+    _compare,
+    _unstable,
+    verify,
+)
 
 
 @pytest.fixture
@@ -198,6 +205,49 @@ def test_only_rounding_excuses_a_difference(monkeypatch, turned, ok):
     assert report.different == turned
     assert report.unstable == (turned if ok else ())
     assert report.ok is ok
+
+
+def test_a_large_variance_is_no_large_rounding_error(monkeypatch):
+    """It is in squared units: of a norm behind pixels it would move the sign of anything."""
+    norm = tf.keras.layers.BatchNormalization(center=True)
+    model = tf.keras.Sequential([tf.keras.Input((3,)), norm, tf.keras.layers.Lambda(tf.sign)])
+    norm.moving_variance.assign([1e6] * 3)
+    inputs = np.array([[2e3, -2e3, 2e3], [2e3, 2e3, -2e3]], np.float32)
+    expected = [model.predict(inputs, verbose=0)]
+    assert _unstable(bake(model), [inputs], expected, (0, 1), [1e-3]) == ()
+
+
+def test_a_fault_of_baking_is_no_rounding_error():
+    model = tf.keras.Sequential([tf.keras.Input((3,)), tf.keras.layers.Dense(2)])
+    baked = bake(model)
+    inputs = np.random.default_rng(0).normal(size=(4, 3)).astype("float32")
+    expected = [1.5 * model.predict(inputs, verbose=0)]
+    assert _unstable(baked, [inputs], expected, (0, 1, 2, 3), [1e-3]) == ()
+
+
+def test_a_function_that_keras_cannot_find_again_is_no_obstacle(networks):
+    model = tf.keras.Sequential(
+        [
+            tf.keras.Input((8, 8, 8)),
+            lq.layers.QuantConv2D(4, 3, input_quantizer=_halved),
+            tf.keras.Sequential([networks.quant_conv(16)]),
+        ]
+    )
+    inputs = np.random.default_rng(0).normal(size=(4, 8, 8, 8)).astype("float32")
+    flatbuffer = convert(model).flatbuffer
+    other = networks.randomize(tf.keras.models.clone_model(model, clone_function=_as_it_is))
+    assert verify(model, flatbuffer, inputs).ok
+    assert not verify(other, flatbuffer, inputs).ok
+
+
+def _halved(x):
+    return 0.5 * x
+
+
+def _as_it_is(layer):
+    if isinstance(layer, lq.layers.QuantConv2D):
+        return lq.layers.QuantConv2D(4, 3, input_quantizer=_halved)
+    return tf.keras.models.clone_model(layer)
 
 
 def test_too_many_unstable_samples_prove_nothing():

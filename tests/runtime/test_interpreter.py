@@ -188,7 +188,7 @@ def test_int8_models_demand_int8(model, engine, x):
         interpreter.predict(x.astype(np.int8)),
         Interpreter(flatbuffer, engine="lce").predict(x.astype(np.int8)),
     )
-    for dtype in ("float32", "uint8"):
+    for dtype in ("float32", "uint8", "bool"):
         with pytest.raises(ValueError, match=r"must be int8.*round\(x / "):
             interpreter.predict(x.astype(dtype))
 

@@ -216,6 +216,8 @@ std::string Graph::ReadNode(TfLiteContext* context, int index, Node* node) const
   const TfLiteTensor& output = context->tensors[node->output];
   Step& step = node->step;
   node->name = name;
+  // The runtime would resize it without a word, and its memory may be that of the file.
+  if (IsConstant(output)) return name + ": its output is a constant";
 
   if (registration->builtin_code == kTfLiteBuiltinAdd) {
     node->op = Op::kAdd;

@@ -310,6 +310,16 @@ def wrong_other_tensors() -> Iterator[Malformed]:
         yield Malformed(f"{op}: {name}", one_op(op, *rest[:-1], **rest[-1]), wanted)
 
 
+def constant_outputs() -> Iterator[Malformed]:
+    """Outputs whose memory is that of the file."""
+    for op, shape, dtype in (("LceQuantize", (1, 2, 3, 2), "int32"),):
+        graph = Graph()
+        x = graph.input((1, 2, 3, 40), "float32")
+        y = graph.constant(np.zeros(shape, dtype))
+        graph.custom(op, [x], [y], None)
+        yield Malformed(f"{op}: its output is a constant", graph.build([y]))
+
+
 def wrong_neighbours() -> Iterator[Malformed]:
     """Operators of the runtime that the delegate may take, with something wrong."""
     for slopes, wanted in [((1, 1, 33), REFUSED), ((1, 1, 32), ANY), ((0,), ANY), ((), ANY),
@@ -397,6 +407,7 @@ def all_malformed() -> list[Malformed]:
         *wrong_values(),
         *wrong_conv_tensors(),
         *wrong_other_tensors(),
+        *constant_outputs(),
         *wrong_neighbours(),
         *shared_outputs(),
         *flipped_bytes(300),
