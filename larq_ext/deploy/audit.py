@@ -92,7 +92,8 @@ def _match(
     """Finds the operator of each kernel; every operator is used once."""
     binary = [(op, binary_rows(graph, op)) for op in graph.ops if op.name == BINARY_OP]
     floats = [op for op in graph.ops if op.name in WEIGHT_INPUT]
-    layers, notes = [], []
+    layers: list[LayerAudit] = []
+    notes: list[str] = []
     matched: list[tuple[np.ndarray, int]] = []
     for kernel in kernels:
         found = (i for i, (_, rows) in enumerate(binary) if np.array_equal(rows, kernel.rows))

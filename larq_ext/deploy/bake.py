@@ -205,7 +205,7 @@ def _input_form(quantizer) -> InputForm | None:
     return None
 
 
-def _is_one_of(quantizer, *kinds: type) -> bool:
+def _is_one_of(quantizer: Any, *kinds: Any) -> bool:
     """Whether it is of one of these classes, or of one derived from it that computes the same."""
     return any(isinstance(quantizer, k) and type(quantizer).call is k.call for k in kinds)
 
