@@ -56,7 +56,9 @@ def checked(batch: Sequence[Any], infos: list[TensorInfo]) -> list[np.ndarray]:
 
 
 def _converted(index: int, array: np.ndarray, info: TensorInfo) -> np.ndarray:
-    if array.dtype != info.dtype and not _fits(array, info.dtype):
+    # True and false are numbers, and not the integers that stand for them.
+    unquantized = array.dtype.kind == "b" and info.quantization is not None
+    if array.dtype != info.dtype and (unquantized or not _fits(array, info.dtype)):
         hint = ""
         if info.dtype == np.int8:
             hint = (
@@ -83,8 +85,6 @@ def _checked_shape(array: np.ndarray, shape: tuple[int, ...], index: int) -> np.
 
 def _fits(array: np.ndarray, dtype: np.dtype) -> bool:
     """Whether a conversion keeps the values; between floats, rounding is accepted."""
-    if array.dtype.kind == "b" and dtype.kind in "iu":
-        return False  # as numbers: of which integers, only who made the file knows
     if np.can_cast(array.dtype, dtype, "safe"):
         return True
     if dtype.kind != "f":
