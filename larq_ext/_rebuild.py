@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ def obstacle(model: Any) -> str | None:
             f"The model {model.name!r} is a subclass of tf.keras.Model, whose layers cannot be "
             "replaced. Build it with the functional API or as a tf.keras.Sequential."
         )
-    if _calls_otherwise(model):
+    if any("call" in vars(kind) for kind in derived_classes(model, "keras", "tf_keras")):
         return (
             f"The model {model.name!r} ({type(model).__name__}) has a `call` of its own, which "
             "would be lost with its class. Put what it computes into layers."
@@ -31,14 +32,10 @@ def obstacle(model: Any) -> str | None:
     return None
 
 
-def _calls_otherwise(model: tf.keras.Model) -> bool:
-    """Whether a functional or sequential model computes more than its layers do."""
-    for kind in type(model).__mro__:
-        if kind.__module__.split(".")[0] in ("keras", "tf_keras"):
-            return False
-        if "call" in vars(kind):
-            return True
-    return False
+def derived_classes(instance: Any, *packages: str) -> list[type]:
+    """The classes of an instance that were derived from those of some packages."""
+    kinds = type(instance).__mro__
+    return list(takewhile(lambda kind: kind.__module__.split(".")[0] not in packages, kinds))
 
 
 def set_weights(layer: tf.keras.layers.Layer, values: Sequence[np.ndarray]) -> None:

@@ -20,6 +20,7 @@ from larq_ext.deploy._expected import Kernel
 from larq_ext.deploy._filters import WEIGHT_INPUT
 from larq_ext.deploy._flatbuffer import Graph, Op, Tensor
 from larq_ext.deploy._reasons import SIGN, WRONG_SIGN
+from larq_ext.deploy.convert import allow_inlining
 from larq_ext.deploy.convert import trace as trace_inference
 
 _NAMES = {
@@ -76,11 +77,7 @@ def trace(model: tf.keras.Model, kernels: Sequence[Kernel]) -> Traced:
     handles = {id(kernel.variable.handle): kernel for kernel in kernels if not kernel.cause}
     captured = {inner.op.name: handles.get(id(outer)) for outer, inner in concrete.graph.captures}
     graph = concrete.graph
-    calls = [op for op in graph.get_operations() if op.type.endswith("PartitionedCall")]
-    if calls:
-        # Keras wraps grouped convolutions into a function for XLA, and users may write functions.
-        for call in calls:
-            call._clear_attr("_XlaMustCompile")
+    if allow_inlining(concrete):
         graph = convert_variables_to_constants_v2(
             concrete, lower_control_flow=False, aggressive_inlining=True
         ).graph

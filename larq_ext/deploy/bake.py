@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import replace as replace_field
-from itertools import takewhile
 from typing import Any
 
 import larq as lq
 import numpy as np
 import tensorflow as tf
 
-from larq_ext._rebuild import hidden_layers, obstacle, set_weights
+from larq_ext._rebuild import derived_classes, hidden_layers, obstacle, set_weights
 from larq_ext._scope import quantized_scope
 from larq_ext.deploy._int8_fold import trained_int8
 from larq_ext.deploy._rewrite import Rewrite, check_names, rewrite_graph
@@ -212,8 +211,7 @@ def _is_one_of(quantizer: Any, *kinds: Any) -> bool:
 
 def _computes_otherwise(quantizer: BinaryQuantizer, form: str) -> bool:
     """Whether a class derived from ours computes by itself, and does not say the form of it."""
-    kinds = type(quantizer).__mro__
-    own = list(takewhile(lambda kind: not kind.__module__.startswith("larq_ext."), kinds))
+    own = derived_classes(quantizer, "larq_ext")
     if any(form in vars(kind) for kind in own):
         return False
     return any(not {"call", "quantize"}.isdisjoint(vars(kind)) for kind in own)

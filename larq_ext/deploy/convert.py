@@ -201,22 +201,30 @@ def _with_constants(traced: Any) -> Any:
     TensorFlow's public way goes on to make a function of the graph, which with protobuf in Python
     takes most of the time of a conversion.
     """
-    # Keras wraps grouped convolutions into a function for XLA, and users may write such functions:
-    # what is in one is not seen, and what is compiled is not inlined.
-    calls = [op for op in traced.graph.get_operations() if op.type.endswith("PartitionedCall")]
-    for call in calls:
-        call._clear_attr("_XlaMustCompile")
+    inline = allow_inlining(traced)
     try:
         data = convert_to_constants._FunctionConverterDataInEager(
-            func=traced, lower_control_flow=False, aggressive_inlining=bool(calls)
+            func=traced, lower_control_flow=False, aggressive_inlining=inline
         )
         graph_def, _ = convert_to_constants._replace_variables_by_constants(converter_data=data)
     except (AttributeError, TypeError):  # another version of TensorFlow
         frozen = convert_to_constants.convert_variables_to_constants_v2(
-            traced, lower_control_flow=False, aggressive_inlining=bool(calls)
+            traced, lower_control_flow=False, aggressive_inlining=inline
         )
         return frozen.graph.as_graph_def()
     return graph_def
+
+
+def allow_inlining(traced: Any) -> bool:
+    """Lets calls of functions be inlined, and says whether there are any.
+
+    Keras wraps grouped convolutions into a function for XLA, and users may write such functions:
+    what is in one is not seen, and what is to be compiled is not inlined.
+    """
+    calls = [op for op in traced.graph.get_operations() if op.type.endswith("PartitionedCall")]
+    for call in calls:
+        call._clear_attr("_XlaMustCompile")
+    return bool(calls)
 
 
 def _save(frozen: _Frozen, folder: str) -> None:
