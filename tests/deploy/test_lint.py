@@ -1,5 +1,7 @@
 """The linter against the truth: what it says before conversion, the audit says after it."""
 
+from functools import partial
+
 import larq as lq
 import numpy as np
 import pytest
@@ -180,8 +182,11 @@ def from_kernel(quantizer, **kwargs):
     return lambda name: conv(name, kernel_quantizer=quantizer, **kwargs)
 
 
-def behind(*in_front, **kwargs):
-    return lambda name: [*in_front, *conv(name, input_quantizer=None, **kwargs)]
+def behind(*kinds, **kwargs):
+    return lambda name: [
+        *(kind() for kind in kinds),
+        *conv(name, input_quantizer=None, **kwargs),
+    ]
 
 
 def of(kind, *arguments, **kwargs):
@@ -239,14 +244,14 @@ CASES = {
     "zeros": (from_input("ste_sign", pad_values=0.0), BINARY, BINARY),
     "strided": (from_input("ste_sign", strides=2), BINARY, BINARY),
     "dilated": (from_input("ste_sign", dilation_rate=2), BINARY, BINARY),
-    "sign_in_front": (behind(lq.quantizers.SteSign()), BINARY, BINARY),
+    "sign_in_front": (behind(lq.quantizers.SteSign), BINARY, BINARY),
     "permuted": (
-        behind(lq.quantizers.SteSign(), layers.Permute((2, 1, 3))),
+        behind(lq.quantizers.SteSign, partial(layers.Permute, (2, 1, 3))),
         "op-after-sign",
         "op-after-sign",
     ),
     "border_behind": (
-        behind(lq.quantizers.SteSign(), layers.ZeroPadding2D(), **ZEROS),
+        behind(lq.quantizers.SteSign, layers.ZeroPadding2D, **ZEROS),
         "unfused-padding",
         "unfused-padding",
     ),
