@@ -27,7 +27,7 @@ from larq_ext_recipes import (  # noqa: F401  (they register)
 from larq_ext_recipes._base_experiment import BaseExperiment, configure
 from larq_ext_recipes._compare import compare
 from larq_ext_recipes._errors import TrainingError, TrainingInterrupted, UsageError
-from larq_ext_recipes._evaluate import POSES, evaluate, evaluate_poses
+from larq_ext_recipes._evaluate import POSES, dataset_of, evaluate, evaluate_poses
 from larq_ext_recipes._experiment import Experiment
 from larq_ext_recipes._pose_experiment import PoseExperiment
 from larq_ext_recipes._registry import get_experiment, list_experiments, register
@@ -80,6 +80,7 @@ __all__ = [
     "UsageError",
     "compare",
     "configure",
+    "dataset_of",
     "evaluate",
     "evaluate_poses",
     "get_experiment",

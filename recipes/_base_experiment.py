@@ -270,6 +270,16 @@ class BaseExperiment(abc.ABC):
                 "Bop turns signs of latent weights, and SiMaN decides by their magnitudes: leave "
                 "binary_optimizer=bop out, or take another quantizer."
             )
+        if callable(self.optimizer) and (self.groups_of_optimizers or self.legacy_optimizer):
+            raise UsageError(
+                "An optimizer of your own is the only one: leave binary_optimizer, "
+                "quantizer_learning_rate and legacy_optimizer out."
+            )
+        if self.schedule == "step" and not self.milestones:
+            raise UsageError(
+                "schedule=step needs milestones, the epochs at which the rate falls: for example "
+                f"milestones={self.epochs // 2},{3 * self.epochs // 4}."
+            )
         if self.legacy_optimizer and self.optimizer == "adamw":
             raise UsageError("Keras has no legacy adamw: leave legacy_optimizer out.")
         if self.optimizer == "adamw" and self.groups_of_optimizers:
@@ -310,6 +320,8 @@ class BaseExperiment(abc.ABC):
             UsageError: if there is no such network, or it refuses the quantizer or an option.
         """
         options = self._options
+        # Layers without names of their own have the same ones whenever the network is built.
+        tf.keras.backend.reset_uids()
         try:
             model = self._network()(**self.network_arguments(dataset), **options)
         except (ValueError, TypeError) as error:
@@ -390,13 +402,25 @@ class BaseExperiment(abc.ABC):
         return decayed_variables(model, self.decay_norm_and_bias) if self.weight_decay else []
 
     def first_step(self, folder: pathlib.Path) -> "BaseExperiment":
-        """The experiment of the first of two steps, written to a folder."""
-        return self.replace(
-            binarize="inputs",
-            epochs=self.first_step_epochs,
-            first_step_epochs=0,
-            output_dir=str(folder),
-        )
+        """The experiment of the first of two steps, written to a folder.
+
+        Its schedules are those of the second step, as much shorter or longer as it is.
+        """
+        share = self.first_step_epochs / self.epochs
+        try:
+            return self.replace(
+                binarize="inputs",
+                epochs=self.first_step_epochs,
+                first_step_epochs=0,
+                warmup_epochs=int(share * self.warmup_epochs),
+                milestones=tuple(max(1, round(share * epoch)) for epoch in self.milestones),
+                quantizer_milestones=tuple(
+                    max(1, round(share * epoch)) for epoch in self.quantizer_milestones
+                ),
+                output_dir=str(folder),
+            )
+        except UsageError as error:
+            raise UsageError(f"The first step of {self.name} cannot be: {error}") from error
 
     def replace(self, **changes: Any) -> "BaseExperiment":
         """The same experiment with other values of some fields; text is read as the field's type.
@@ -415,7 +439,9 @@ class BaseExperiment(abc.ABC):
         values = {"name": self.name, "description": self.description, **self.values()}
         for field, value in values.items():
             if callable(value):
-                values[field] = f"{value.__module__}.{value.__qualname__}"
+                kind = type(value)
+                name = getattr(value, "__qualname__", kind.__qualname__)
+                values[field] = f"{getattr(value, '__module__', kind.__module__)}.{name}"
             elif isinstance(value, tuple):
                 values[field] = list(value)
         return values

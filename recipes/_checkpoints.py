@@ -94,16 +94,20 @@ class Checkpoints:
                 self._checkpoint.write(os.path.join(elsewhere, "state"))  # noqa: PTH118
             return target
         temporary = self._folder / f".{target.name}.{os.getpid()}"
+        replaced = self._folder / f"{temporary.name}.replaced"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         try:
             self._checkpoint.write(str(temporary / "state"))
             write_json(temporary / "position.json", dataclasses.asdict(position))
-            if target.exists():  # the same position again, after a resume: keep what is there
-                return target
+            if target.exists():  # the same position again, after a resume: that one may be damaged
+                target.rename(replaced)
             temporary.rename(target)
         finally:
+            if replaced.exists() and not target.exists():
+                replaced.rename(target)
             shutil.rmtree(temporary, ignore_errors=True)
+            shutil.rmtree(replaced, ignore_errors=True)
         for old in saved(self._folder)[:-KEPT]:
             shutil.rmtree(old)
         return target
@@ -117,6 +121,8 @@ class Checkpoints:
         # Raises
             TrainingError: if there are checkpoints and all are damaged.
         """
+        for unfinished in self._folder.glob(".epoch-*"):  # of a process that was killed
+            shutil.rmtree(unfinished, ignore_errors=True)
         existing = saved(self._folder)
         if not existing:
             return Position()

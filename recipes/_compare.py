@@ -30,6 +30,7 @@ from larq_ext_recipes._names import unknown_name
 from larq_ext_recipes._registry import get_experiment, list_experiments
 from larq_ext_recipes._run_folder import RunFolder
 from larq_ext_recipes._signals import StopRequest
+from larq_ext_recipes._two_step import model_file
 from larq_ext_recipes.datasets import DatasetError
 
 FLOAT = "float"
@@ -153,7 +154,7 @@ class Comparison:
                 continue
             found = found.replace(**overrides)
             teacher = found.teacher
-            if teacher is not None and not pathlib.Path(teacher).expanduser().exists():
+            if teacher is not None and model_file(pathlib.Path(teacher).expanduser()) is None:
                 self.left_out.append(f"{name} is left out: its teacher {teacher} is not there yet.")
                 continue
             yield name, found
@@ -180,7 +181,15 @@ class Comparison:
         The arguments, the result and the errors are those of `compare`.
         """
         self._check_folder(resume, overwrite)
-        experiments = [process.sent(contender) for contender in self.contenders.values()]
+        begun = {
+            name: all(r.status != "open" for r in self.runs if r.contender == name)
+            for name in self.contenders
+        }
+        experiments = [
+            # What has begun needs the weights that it began with no more.
+            process.sent(contender.replace(initial_weights=None) if begun[name] else contender)
+            for name, contender in self.contenders.items()
+        ]
         with StopRequest() as stop, Display(self.base.progress, len(self.runs)) as display:
             try:
                 for text in self.left_out:
@@ -211,10 +220,11 @@ class Comparison:
     def _take_up(self, resume: bool, overwrite: bool) -> None:
         """Deletes the runs that are there, or refuses those with other settings or data."""
         for run in self.runs:
-            if run.status != "open":
-                run.folder.start(run.experiment, self._facts["data"], resume, overwrite)
             if overwrite:
+                run.folder.clear()
                 run.messages.unlink(missing_ok=True)
+            elif run.status != "open":
+                run.folder.start(run.experiment, self._facts["data"], resume, overwrite)
 
     def _train_all(self, stop: StopRequest, display: Display) -> None:
         todo = [run for run in self.runs if run.status != "finished"]

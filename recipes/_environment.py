@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import pathlib
@@ -37,12 +38,18 @@ def hardware() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """The versions of Python and of the packages that the numbers depend on."""
-    packages = ("tensorflow", "tf_keras", "larq", "numpy")
-    return {
-        "python": platform.python_version(),
-        "larq_ext": larq_ext.__version__,
-        **{package: importlib.metadata.version(package) for package in packages},
-    }
+    packages = ("tensorflow", "tf_keras", "larq", "numpy", "keras-cv", "tensorflow-datasets")
+    found = {"python": platform.python_version(), "larq_ext": larq_ext.__version__}
+    for package in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
+
+
+def environment() -> dict[str, str]:
+    """The variables of the environment that choose TensorFlow's kernels, where they are set."""
+    names = ("TF_ENABLE_ONEDNN_OPTS", "TF_XLA_FLAGS", "NVIDIA_TF32_OVERRIDE")
+    return {name: os.environ[name] for name in names if name in os.environ}
 
 
 def _memory_gib() -> float | None:

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from larq_ext._models_io import Predictor, load_predictor
+import larq_ext_zoo as zoo
+from larq_ext._files import sha256_of
+from larq_ext._models_io import Predictor, check_name, load_predictor, run_record
 from larq_ext.pose.baseline import mean_pose
 from larq_ext_recipes import datasets
 from larq_ext_recipes._errors import UsageError
@@ -28,7 +30,7 @@ def evaluate(
     model: str | pathlib.Path | tf.keras.Model,
     *,
     data_dir: str | pathlib.Path | None = None,
-    dataset: str = "cifar10",
+    dataset: str | None = None,
     limit: int | None = None,
 ) -> dict[str, Any]:
     """Evaluates a classifier on the test images of a data set.
@@ -36,15 +38,16 @@ def evaluate(
     The images are normalised as in the recipes of the data set.
 
     # Arguments
-        model: A Keras model, a zoo name, a `.keras` or `.h5` file, a SavedModel folder, or a
-            `.tflite` file.
+        model: A Keras model, a zoo name, a `.keras` or `.h5` file, a SavedModel folder, the folder
+            of a run, or a `.tflite` file.
         data_dir: Where the data is; `None` lets the data set decide.
-        dataset: Name of the data set.
-        limit: Number of test images to use; `None` for all.
+        dataset: Name of the data set; `None` is `dataset_of(model)`.
+        limit: Number of test images to use, evenly spread over all; `None` for all.
 
     # Returns
-        `model`, `dataset`, `n` (images), `top1` (share of right answers) and `loss` (mean
-        cross-entropy in nats).
+        `model`, `sha256` (of its file, or of the deployable weights of the zoo; `None` for a
+        Keras model or folder), `dataset`, `n` (images), `top1` (share of right answers) and `loss`
+        (mean cross-entropy in nats).
 
     # Raises
         UsageError: if there is no such model, or its outputs do not fit the data.
@@ -52,16 +55,22 @@ def evaluate(
     """
     name = model.name if isinstance(model, tf.keras.Model) else str(model)
     predictor = _predictor(model)  # before the data: a wrong name should not take a minute
+    dataset = dataset_of(model) if dataset is None else dataset
     size = predictor.input_shape[0] if dataset in datasets.OF_ANY_SIZE else None
     data = datasets.load(dataset, data_dir, image_size=size)
+    taken, given = predictor.input_shape, data.input_shape
+    if len(taken) != 3 or any(a not in (None, b) for a, b in zip(taken, given, strict=True)):
+        raise UsageError(
+            f"{name} takes inputs of shape {tuple(taken)}, but the images of {dataset} have "
+            f"{tuple(given)}: give the data set that it is for, one of "
+            f"{', '.join(sorted([*datasets.LOADERS, POSES]))}."
+        )
     parts, numbers = [], []
     with datasets.readable_errors(data, training=False):
-        for images, labels in data.evaluation(100).as_numpy_iterator():
+        for images, labels in data.evaluation(100, limit=limit).as_numpy_iterator():
             parts.append(predictor.predict(images))
             numbers.append(labels)
-            if limit and 100 * len(parts) >= limit:
-                break
-    outputs, labels = np.concatenate(parts)[:limit], np.concatenate(numbers)[:limit]
+    outputs, labels = np.concatenate(parts), np.concatenate(numbers)
     if outputs.shape != (len(labels), len(data.classes)):
         advice = f" Pose networks are for dataset={POSES}." if outputs.ndim == 4 else ""
         raise UsageError(
@@ -72,11 +81,28 @@ def evaluate(
     right = probabilities[np.arange(len(labels)), labels]
     return {
         "model": name,
+        "sha256": _sha256(model),
         "dataset": dataset,
         "n": len(labels),
         "top1": float((outputs.argmax(axis=1) == labels).mean()),
         "loss": float(-np.log(np.maximum(right, tf.keras.backend.epsilon())).mean()),
     }
+
+
+def dataset_of(model: str | pathlib.Path | tf.keras.Model) -> str:
+    """The data set that a model of the zoo or of a run was trained on, or else `"cifar10"`.
+
+    # Raises
+        UsageError: if there is no such model.
+    """
+    if isinstance(model, tf.keras.Model):
+        return "cifar10"
+    try:
+        in_zoo = check_name(model) is None
+        recipe = zoo.entry(str(model)).recipe if in_zoo else run_record(model)
+    except (FileNotFoundError, ValueError) as error:
+        raise UsageError(str(error)) from error
+    return (recipe or {}).get("configuration", {}).get("dataset", "cifar10")
 
 
 def evaluate_poses(
@@ -99,10 +125,11 @@ def evaluate_poses(
         boxes: A detector's boxes, a JSON file; `None` for the labelled ones.
 
     # Returns
-        `model`, `dataset`, COCO's ten numbers (`AP`, `AP50`, ... from 0 to 1, -1 where there is no
-        such person), what they are of (`images`, `persons`, `boxes`, `flip_test`, `decoding`), and
-        in `mean_pose` the ten numbers of the training persons' mean pose in the same boxes, `None`
-        where there are no annotations of such persons, or too few to have each keypoint labelled.
+        `model`, `sha256`, `dataset`, COCO's ten numbers (`AP`, `AP50`, ... from 0 to 1, -1 where
+        there is no such person), what they are of (`images`, `persons`, `boxes`, `flip_test`,
+        `decoding`), and in `mean_pose` the ten numbers of the training persons' mean pose in the
+        same boxes, `None` where there are no annotations of such persons, or too few to have each
+        keypoint labelled.
 
     # Raises
         UsageError: if there is no such model, it is no pose network or gives NaN, or the boxes
@@ -116,7 +143,8 @@ def evaluate_poses(
     split = split.part(slice(limit))
     mean = _mean_pose(folder, split, boxes)  # seconds, and wrong boxes show before the hours
     numbers = evaluate_pose(estimator, split, boxes=boxes)
-    return {"model": name, "dataset": POSES, **numbers, "mean_pose": mean}
+    about = {"model": name, "sha256": _sha256(model), "dataset": POSES}
+    return {**about, **numbers, "mean_pose": mean}
 
 
 def _mean_pose(
@@ -136,6 +164,16 @@ def _mean_pose(
     return evaluate_mean_pose(pose, split, boxes)
 
 
+def _sha256(model: str | pathlib.Path | tf.keras.Model) -> str | None:
+    if isinstance(model, tf.keras.Model):
+        return None
+    path = check_name(model)
+    if path is None:
+        weights = zoo.entry(str(model)).weights
+        return weights["deployable"].sha256 if weights else None
+    return sha256_of(path) if path.is_file() else None
+
+
 def _predictor(model: str | pathlib.Path | tf.keras.Model) -> Predictor:
     try:
         return load_predictor(model)
@@ -144,8 +182,13 @@ def _predictor(model: str | pathlib.Path | tf.keras.Model) -> Predictor:
 
 
 def _probabilities(outputs: np.ndarray) -> np.ndarray:
-    """The outputs, after a softmax if they are logits."""
-    if (outputs >= 0).all() and np.allclose(outputs.sum(axis=1), 1, atol=1e-3):
-        return outputs
+    """The outputs, after a softmax if they are logits.
+
+    Probabilities in 8 bits are rounded, to at most 255/256, so their sums are near 1 at best.
+    """
+    sums = outputs.sum(axis=1, keepdims=True)
+    rounding = 1e-3 + outputs.shape[1] / 512
+    if (outputs >= 0).all() and (outputs <= 1).all() and (np.abs(sums - 1) < rounding).all():
+        return outputs / np.maximum(sums, np.finfo(outputs.dtype).tiny)
     powers = np.exp(outputs - outputs.max(axis=1, keepdims=True))
     return powers / powers.sum(axis=1, keepdims=True)

@@ -18,7 +18,8 @@ class EpochRecord:
     # Arguments
         epoch: Which epoch, from 1.
         learning_rate: At the first step of the epoch.
-        loss: Mean training loss, regularisation included.
+        loss: Mean training loss against the labels, with penalties of the network's own; without
+            `weight_decay`, which is no loss, and without a teacher's share.
         accuracy: Training accuracy, with augmentation.
         test_loss: Loss on the test (or held-out) images; `None` in epochs without evaluation.
         test_accuracy: Accuracy on them.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
+
+from larq_ext._text import did_you_mean
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
@@ -18,7 +19,5 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
         A sentence for an error.
     """
     known = sorted(known)
-    lowered = {entry.lower(): entry for entry in known}
-    near = [lowered[match] for match in difflib.get_close_matches(name.lower(), lowered)]
-    guess = f" Did you mean {' or '.join(near)}?" if near else ""
+    guess = did_you_mean(name, known)
     return f"There is no {kind} {name!r}.{guess} Known: {', '.join(known) or 'none'}."

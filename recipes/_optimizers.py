@@ -7,7 +7,12 @@ from collections.abc import Callable, Iterable
 import larq as lq
 import tensorflow as tf
 
-_KERNELS = ("kernel", "depthwise_kernel", "pointwise_kernel")
+# The kernels a layer may have, and what Larq calls their quantizers.
+KERNELS = {
+    "kernel": "kernel_quantizer",
+    "depthwise_kernel": "depthwise_quantizer",
+    "pointwise_kernel": "pointwise_quantizer",
+}
 
 LearningRateSchedule = tf.keras.optimizers.schedules.LearningRateSchedule
 
@@ -98,7 +103,7 @@ def _binary_layers(model: tf.keras.Model) -> list[tf.keras.layers.Layer]:
     return [
         layer
         for layer in _layers(model)
-        if any(getattr(layer, f"{kernel}_quantizer", None) is not None for kernel in _KERNELS)
+        if any(getattr(layer, quantizer, None) is not None for quantizer in KERNELS.values())
     ]
 
 
@@ -116,8 +121,8 @@ def binary_kernels(model: tf.keras.Model) -> list[tf.Variable]:
         [
             getattr(layer, kernel)
             for layer in _binary_layers(model)
-            for kernel in _KERNELS
-            if getattr(layer, f"{kernel}_quantizer", None) is not None
+            for kernel, quantizer in KERNELS.items()
+            if getattr(layer, quantizer, None) is not None
         ],
     )
 
@@ -125,9 +130,9 @@ def binary_kernels(model: tf.keras.Model) -> list[tf.Variable]:
 def quantizer_parameters(model: tf.keras.Model) -> list[tf.Variable]:
     """The trained parameters of the quantizers, such as a classifier's or a scale."""
     quantizers = [
-        getattr(layer, f"{part}_quantizer", None)
+        getattr(layer, quantizer, None)
         for layer in _layers(model)
-        for part in ("input", *_KERNELS)
+        for quantizer in ("input_quantizer", *KERNELS.values())
     ]
     return _trainable(
         model,
@@ -164,5 +169,5 @@ def decayed_variables(
         if include_norm_and_bias:
             found += layer._trainable_weights  # its own, not those of layers inside it
         else:
-            found += [getattr(layer, name) for name in _KERNELS if hasattr(layer, name)]
+            found += [getattr(layer, name) for name in KERNELS if hasattr(layer, name)]
     return _trainable(model, found)

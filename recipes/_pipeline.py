@@ -13,7 +13,8 @@ from typing import Protocol
 import numpy as np
 import tensorflow as tf
 
-from larq_ext_recipes._order import batch_positions
+from larq_ext_recipes._errors import UsageError
+from larq_ext_recipes._order import NOBODY, batch_positions
 
 # A row is what is known of a batch before its images are read: `image` (numbers or records),
 # `position` in the epoch, `draws` and `key` of each image.
@@ -193,7 +194,11 @@ class TrainingData:
 
 
 def evaluation_batches(
-    dataset: Source, batch_size: int, *, shard: tuple[int, int] = (0, 1)
+    dataset: Source,
+    batch_size: int,
+    *,
+    shard: tuple[int, int] = (0, 1),
+    limit: int | None = None,
 ) -> tf.data.Dataset:
     """The test images in order, once.
 
@@ -203,6 +208,8 @@ def evaluation_batches(
         shard: This worker's index and the number of workers. Each has a contiguous slice of every
             batch; all have the same number of batches and no image is left out (a last batch with
             fewer images than workers joins the one before).
+        limit: Number of images to give, evenly spread over all, as folders are sorted by class;
+            batches differ in size then. `None` for all.
 
     # Returns
         Normalised images float32 `(batch, height, width, channels)` and labels `(batch,)`.
@@ -212,6 +219,8 @@ def evaluation_batches(
     """
     batch_size = max(batch_size, shard[1])
     positions = batch_positions(dataset.test_size, batch_size, shard=shard, keep_all=True)
+    if limit is not None:
+        positions = _spread(positions, dataset.test_size, limit)
     steps, normalise = Steps(positions, batch_size), _normaliser(dataset)
 
     def row(position: tf.Tensor, image: tf.Tensor) -> Row:
@@ -219,11 +228,25 @@ def evaluation_batches(
 
     rows = tf.data.Dataset.zip((steps.dataset(), dataset.in_order(steps))).map(row).unbatch()
     batches = dataset.read(rows, None)
+    if limit is not None:
+        batches = batches.filter(lambda images, labels, _: tf.size(labels) > 0)
     return _tuned(
         batches.map(
             lambda images, labels, _: (normalise(images), labels), num_parallel_calls=_PARALLEL
         )
     )
+
+
+def _spread(positions: np.ndarray, size: int, limit: int) -> np.ndarray:
+    """The positions of some of the images, in the same steps, of which some are empty then."""
+    if limit < 1:
+        raise UsageError(f"limit must be 1 or more, received {limit}.")
+    chosen = np.zeros(size + 1, bool)  # the last one stands for NOBODY
+    chosen[np.arange(min(limit, size)) * size // min(limit, size)] = True
+    left = np.where(chosen[positions], positions, NOBODY)
+    first = np.argsort(left == NOBODY, axis=-1, kind="stable")
+    left = np.take_along_axis(left, first, axis=-1)
+    return left[..., : (left != NOBODY).sum(-1).max()]
 
 
 def without_fill(row: Row) -> Row:

@@ -11,7 +11,7 @@ import numpy as np
 from larq_ext.pose.baseline import pose_in_boxes
 from larq_ext.pose.boxes import BoxFile
 from larq_ext.pose.estimator import Pose, PoseEstimator
-from larq_ext.pose.geometry import PIXEL_STD, box_to_view
+from larq_ext.pose.geometry import box_to_view, view_area
 from larq_ext.pose.scoring import evaluate as coco_evaluate
 from larq_ext.pose.scoring import record, results
 from larq_ext_recipes._errors import UsageError
@@ -161,7 +161,7 @@ def evaluate_mean_pose(
     scores = np.concatenate([each.scores for each in found])
     _, scales = box_to_view(rectangles, _ASPECT)
     keypoints = pose_in_boxes(pose, rectangles)
-    records = results(ids, keypoints, scores, scales.prod(1) * PIXEL_STD**2)
+    records = results(ids, keypoints, scores, view_area(scales))
     return coco_evaluate(split.annotations(), records)
 
 

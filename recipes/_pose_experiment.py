@@ -85,7 +85,7 @@ class PoseExperiment(BaseExperiment):
         """
         if importlib.util.find_spec("pycocotools") is None:
             raise UsageError(
-                "COCO's numbers need pycocotools: type `pip install 'larq-ext[pose]'`."
+                "COCO's numbers need pycocotools: type `pip install 'pycocotools>=2.0.7'`."
             )
         dataset = load(self.data_dir, self.input_size)
         dataset = dataset.hold_out(self.holdout) if self.holdout else dataset

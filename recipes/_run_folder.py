@@ -7,12 +7,14 @@ import shutil
 from collections.abc import Iterable
 from typing import Any
 
+from larq_ext._files import sha256_of
 from larq_ext_recipes._base_experiment import BaseExperiment
 from larq_ext_recipes._checkpoints import saved
-from larq_ext_recipes._environment import hardware, versions
+from larq_ext_recipes._environment import environment, hardware, versions
 from larq_ext_recipes._errors import UsageError
 from larq_ext_recipes._files import read_json, write_json
 from larq_ext_recipes._strategy import Placement
+from larq_ext_recipes._two_step import model_file
 
 
 class RunFolder:
@@ -25,6 +27,7 @@ class RunFolder:
 
     def __init__(self, experiment: BaseExperiment, *, writes: bool = True) -> None:
         self._writes = writes
+        self._to_clear = False
         self.sessions: list[dict[str, Any]] = []
         self._free = experiment.free_fields
         default = pathlib.Path("runs", experiment.name)
@@ -53,30 +56,49 @@ class RunFolder:
         """
         if resume and overwrite:
             raise UsageError("--resume and --overwrite exclude each other: give one of them.")
-        self._content = {"configuration": experiment.to_dict(), "data": data}
+        self._content = {
+            "configuration": experiment.to_dict(),
+            "data": data,
+            "sources": _sources(experiment),
+        }
         self._defaults = experiment.defaults()
         if not self._writes:
             return None
         if resume:
             return self._check_same(self._content)
-        if self.run.exists():
-            if not overwrite:
-                raise UsageError(
-                    f"{self.path} already has a run: add --resume to continue it, --overwrite to "
-                    "delete it and start again, or output_dir=FOLDER to keep both."
-                )
-            self._clear()
+        self._to_clear = overwrite
+        if not overwrite and self.run.exists():
+            raise UsageError(
+                f"{self.path} already has a run: add --resume to continue it, --overwrite to "
+                "delete it and start again, or output_dir=FOLDER to keep both."
+            )
+        if not overwrite and saved(self.checkpoints):
+            raise UsageError(
+                f"{self.path} has checkpoints of a run without its run.json: add --overwrite to "
+                "delete them, or output_dir=FOLDER to keep them."
+            )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"The output folder {self.path} cannot be made: {error}.") from error
 
+    @property
+    def sources(self) -> dict[str, str]:
+        """SHA-256 of the models that the run is made with."""
+        return self._content["sources"]
+
     def record(self) -> None:
-        """Writes down that there is a run here, with what settings, and what it is made with."""
-        session = {"hardware": hardware(), "versions": versions()}
+        """Writes down that there is a run here, with what settings, and what it is made with.
+
+        Only now is a run that was there before deleted: not for one that cannot start.
+        """
+        session = {"hardware": hardware(), "versions": versions(), "environment": environment()}
         if session not in self.sessions[-1:]:
             self.sessions.append(session)
         if self._writes:
+            if self._to_clear:
+                self.clear()
+                self._to_clear = False
             write_json(self.run, {**self._content, "sessions": self.sessions})
 
     def describe_last(self) -> str:
@@ -120,19 +142,38 @@ class RunFolder:
         ]
         if before["data"] != content["data"]:
             differing.append("the images or labels are not the same")
+        was, now = before.get("sources", {}), content["sources"]
+        if was.get("teacher", now.get("teacher")) != now.get("teacher"):
+            differing.append("the teacher is another model")
+        # Where the weights began counts no more, so that model may be gone or trained again.
+        content["sources"] = {**now, **was}
         if differing:
             raise UsageError(
                 f"The run in {self.path} cannot be resumed with other settings: "
                 f"{'; '.join(differing)}. Give the old ones, or --overwrite to start again."
             )
 
-    def _clear(self) -> None:
-        """Deletes what a run writes, and nothing else that someone may have put here."""
-        for path in (self.run, self.log, self.curve, self.metrics, self.model):
-            path.unlink(missing_ok=True)
+    def clear(self) -> None:
+        """Deletes what a run wrote, and nothing else that someone may have put here."""
+        if not self.run.exists() and not saved(self.checkpoints):
+            return
         for path in (self.checkpoints, self.tensorboard, self.first_step):
             if path.exists():
                 shutil.rmtree(path)
+        # The last one: as long as it is there, what is left of the rest is known to be a run's.
+        for path in (self.log, self.curve, self.metrics, self.model, self.run):
+            path.unlink(missing_ok=True)
+
+
+def _sources(experiment: BaseExperiment) -> dict[str, str]:
+    """SHA-256 of the models that the experiment is made with, of those that are there."""
+    sums = {}
+    for field in ("teacher", "initial_weights"):
+        path = getattr(experiment, field)
+        file = None if path is None else model_file(pathlib.Path(path).expanduser())
+        if file is not None and file.is_file():
+            sums[field] = sha256_of(file)
+    return sums
 
 
 def _differing(one: dict[str, Any], other: dict[str, Any], free: Iterable[str]) -> list[str]:

@@ -8,6 +8,7 @@ import math
 import pathlib
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from larq_ext.quantizers._base import copy_hyperparameters
 from larq_ext_recipes import datasets
 from larq_ext_recipes._averaging import WeightAverage
 from larq_ext_recipes._base_experiment import BaseExperiment
-from larq_ext_recipes._checkpoints import Checkpoints, Position
+from larq_ext_recipes._checkpoints import Checkpoints, Position, saved
 from larq_ext_recipes._diagnosis import first_not_finite
 from larq_ext_recipes._errors import TrainingError, TrainingInterrupted, UsageError
 from larq_ext_recipes._files import read_json, write_json
@@ -32,10 +33,11 @@ from larq_ext_recipes._run_folder import RunFolder
 from larq_ext_recipes._signals import StopRequest
 from larq_ext_recipes._strategy import Placement, place
 from larq_ext_recipes._training_step import StepOptions, with_step
-from larq_ext_recipes._two_step import load_initial_weights, load_run_model
+from larq_ext_recipes._two_step import load_run_model, take_over
 from larq_ext_recipes.datasets import Dataset
 
 Callbacks = Sequence[tf.keras.callbacks.Callback]
+_TO_CONTINUE = "To continue, give the same command with --resume (in Python: resume=True)."
 
 
 def run_experiment(
@@ -64,6 +66,17 @@ def run_experiment(
         TrainingError: if the loss, a gradient or a weight is not finite, or nothing can be written.
         TrainingInterrupted: after Ctrl-C or SIGTERM, with a checkpoint saved.
     """
+    return _run(experiment, resume, overwrite, callbacks, command)[0]
+
+
+def _run(
+    experiment: BaseExperiment,
+    resume: bool,
+    overwrite: bool,
+    callbacks: Callbacks,
+    command: Sequence[str] | None,
+) -> tuple[dict[str, Any], str | None]:
+    """As `run_experiment`, and the signal that came when nothing was left to stop."""
     # TensorFlow wants it before anything else.
     placement = place(experiment.strategy, quiet=experiment.progress == "none")
     if experiment.deterministic:
@@ -85,22 +98,29 @@ def run_experiment(
         if finished is not None:
             if experiment.progress != "none" and placement.is_chief:
                 print(f"The run in {folder.path} is already finished.")
-            return finished
+            return finished, None
         first_step = None
         if experiment.first_step_epochs:
-            experiment.build_model(dataset)  # a wrong setting shows before an hour of training
-            folder.record()
             first = experiment.first_step(folder.first_step)
+            _check_steps(first, experiment, dataset, starts=not resume)
+            with _disk_errors(folder):
+                folder.record()
             started = placement.from_chief((folder.first_step / "run.json").exists())
-            first_step = run_experiment(first, resume=started, callbacks=callbacks, command=command)
+            first_step, signal = _run(first, started, False, callbacks, command)
+            if placement.any([signal])[0]:  # it came while the first step was finishing
+                raise TrainingInterrupted(
+                    f"Stopped by {signal or 'another worker'}. The first step is finished. "
+                    f"{_TO_CONTINUE}"
+                )
             tf.keras.utils.set_random_seed(experiment.seed)
         with _precision(experiment):
             trainer = _Trainer(
                 experiment, dataset, folder, placement, callbacks, resume, first_step
             )
-            folder.record()  # only now: a start that fails on a wrong setting leaves no run behind
+            with _disk_errors(folder):
+                folder.record()  # only now: a start that fails on a wrong setting leaves no run
             trainer.train()
-        return trainer.finish(command)
+        return trainer.finish(command), trainer.signal
 
 
 class _Trainer:
@@ -134,11 +154,12 @@ class _Trainer:
         self.learning_rate = experiment.make_learning_rate(self.data.steps_per_epoch)
         with placement.strategy.scope():
             network = experiment.build_model(dataset)
-            if placement.is_chief:  # the others get all values of it below
+            # The others get all values from the chief below, as does a run that goes on.
+            if placement.is_chief and not (resume and saved(folder.checkpoints)):
                 if first_step is None:
                     experiment.initialize(network)
                 else:
-                    load_initial_weights(network, folder.first_step)
+                    take_over(load_run_model(folder.first_step), network, "The first step")
             self.model = with_step(network, self._step_options(network))
             self._compile()
             self.average = None
@@ -160,6 +181,7 @@ class _Trainer:
             verbose=0,
         )
         self.started = time.monotonic() - self.position.total_seconds
+        self.signal: str | None = None
 
     def _start(self, resume: bool) -> Position:
         """Where to go on, with all variables as they were there; one worker has the files."""
@@ -245,6 +267,7 @@ class _Trainer:
                     self._stop(stop)
                 if self.model.stop_training:
                     break
+        self.signal = stop.received
         self.callbacks.on_train_end()
 
     def _train_epoch(self, epoch: int, batches: Iterator, stop: StopRequest) -> None:
@@ -339,10 +362,7 @@ class _Trainer:
         )
 
     def _stop(self, stop: StopRequest) -> None:
-        raise TrainingInterrupted(
-            f"Stopped by {stop.received or 'another worker'}. {self.folder.describe_last()} To "
-            "continue, give the same command with --resume (in Python: resume=True)."
-        )
+        raise _interrupted(stop.received, self.folder)
 
     def finish(self, command: list[str]) -> dict[str, Any]:
         """Writes the model, the numbers that belong to it and the learning curve."""
@@ -350,6 +370,18 @@ class _Trainer:
             weights = self.model.get_weights()
         metrics = self._write(weights, command) if self.placement.is_chief else None
         return self.placement.from_chief(metrics)
+
+    def _draw(self) -> bool:
+        labels = self.experiment.curve_labels
+        try:
+            return draw_learning_curve(
+                self.folder.curve, self.log.rows, self.dataset.evaluated, labels
+            )
+        except OSError:
+            raise
+        except Exception as error:  # a picture is not worth the numbers of the run
+            warnings.warn(f"The learning curve could not be drawn: {error}", stacklevel=2)
+            return True
 
     def _write(self, weights: list, command: list[str]) -> dict[str, Any]:
         model = self.experiment.build_model(self.dataset)  # no optimizer, no strategy, float32
@@ -369,25 +401,39 @@ class _Trainer:
             "configuration": self.experiment.to_dict(),
             "data": self.dataset.fingerprint(),
             "command": command,
+            "sources": self.folder.sources,
             **self.folder.sessions[-1],
             "sessions": self.folder.sessions,
             "workers": self.placement.workers,
             "replicas": self.placement.strategy.num_replicas_in_sync,
         }
         with _disk_errors(self.folder):
-            write_json(self.folder.metrics, metrics)
-            drawn = draw_learning_curve(
-                self.folder.curve,
-                self.log.rows,
-                self.dataset.evaluated,
-                self.experiment.curve_labels,
-            )
+            drawn = self._draw()
+            write_json(self.folder.metrics, metrics)  # the last one: it says that all is there
         if not drawn:
             self.display.say("No learning curve: type `pip install matplotlib` to have it drawn.")
         self.display.say(
             f"{self.dataset.evaluated} {self.experiment.headline(metrics)}: {self.folder.path}"
         )
         return metrics
+
+
+def _check_steps(
+    first: BaseExperiment, second: BaseExperiment, dataset: Dataset, *, starts: bool
+) -> None:
+    """Whether both can start: what is wrong shows before the hours of the first one."""
+    source, network = first.build_model(dataset), second.build_model(dataset)
+    if starts:
+        first.initialize(source)
+    take_over(source, network, "The first step")
+    if second.teacher is not None:
+        load_teacher(second.teacher, network)
+
+
+def _interrupted(signal: str | None, folder: RunFolder) -> TrainingInterrupted:
+    return TrainingInterrupted(
+        f"Stopped by {signal or 'another worker'}. {folder.describe_last()} {_TO_CONTINUE}"
+    )
 
 
 def load_teacher(path: str, network: tf.keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:

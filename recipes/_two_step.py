@@ -12,6 +12,7 @@ import warnings
 import tensorflow as tf
 
 from larq_ext_recipes._errors import UsageError
+from larq_ext_recipes._optimizers import KERNELS
 
 MODEL_FILE = "model.keras"
 
@@ -28,9 +29,11 @@ def drop_kernel_quantizers(model: tf.keras.Model) -> tf.keras.Model:
 
     def with_real_kernel(layer: tf.keras.layers.Layer) -> tf.keras.layers.Layer:
         config = layer.get_config()
-        if not config.get("kernel_quantizer"):
+        quantizers = [name for name in KERNELS.values() if config.get(name)]
+        if not quantizers:
             return layer.__class__.from_config(config)
-        changed = {"kernel_quantizer": None, "kernel_constraint": None, "quantizer": None}
+        constraints = [name.replace("quantizer", "constraint") for name in quantizers]
+        changed = dict.fromkeys([*quantizers, *constraints, "quantizer"])
         return layer.__class__.from_config(
             {key: changed.get(key, value) for key, value in config.items()}
         )
@@ -52,11 +55,31 @@ def load_initial_weights(model: tf.keras.Model, path: pathlib.Path) -> None:
     # Raises
         UsageError: if there is no such file, or no layer of it fits.
     """
-    source = load_run_model(path)
-    if not _copy_weights(source, model):
+    copied, left = _copy_weights(load_run_model(path), model)
+    if copied and left:
+        warnings.warn(f"These layers keep their new weights: {', '.join(left)}.", stacklevel=2)
+    if not copied:
         raise UsageError(
             f"{path} is for another network: none of its layers has the name and the shapes of a "
             f"layer of {model.name}."
+        )
+
+
+def take_over(source: tf.keras.Model, model: tf.keras.Model, name: str) -> None:
+    """Takes over the weights of a model that has all layers of another one.
+
+    # Arguments
+        source: The model with the weights.
+        model: The network to change.
+        name: What to call the source in an error.
+
+    # Raises
+        UsageError: if a layer would keep its new weights.
+    """
+    _, left = _copy_weights(source, model)
+    if left:
+        raise UsageError(
+            f"{name} does not have all of {model.name}: {', '.join(left)} would keep new weights."
         )
 
 
@@ -66,8 +89,8 @@ def load_run_model(path: pathlib.Path) -> tf.keras.Model:
     # Raises
         UsageError: if there is none, or it cannot be read.
     """
-    file = path / MODEL_FILE if (path / MODEL_FILE).is_file() else path
-    if not file.exists():
+    file = model_file(path)
+    if file is None:
         raise UsageError(
             f"There is no model {path}: give a .keras file, or the folder of a finished run."
         )
@@ -77,8 +100,15 @@ def load_run_model(path: pathlib.Path) -> tf.keras.Model:
         raise UsageError(f"Cannot load a model from {file}: {error}") from error
 
 
-def _copy_weights(source: tf.keras.Model, target: tf.keras.Model) -> int:
-    """Copies what has the same name and shape, and says how many layers that was."""
+def model_file(path: pathlib.Path) -> pathlib.Path | None:
+    """The model file, SavedModel folder, or the model in the folder of a finished run."""
+    if (path / MODEL_FILE).is_file():
+        return path / MODEL_FILE
+    return path if path.is_file() or (path / "saved_model.pb").is_file() else None
+
+
+def _copy_weights(source: tf.keras.Model, target: tf.keras.Model) -> tuple[int, list[str]]:
+    """Copies what has the same name and shape: how many layers that was, and which it was not."""
     names = {layer.name: layer for layer in source.layers}
     copied, left = 0, []
     for layer in target.layers:
@@ -89,27 +119,30 @@ def _copy_weights(source: tf.keras.Model, target: tf.keras.Model) -> int:
             left.append(layer.name)
         else:
             copied += 1
-    if copied and left:
-        warnings.warn(f"These layers keep their new weights: {', '.join(left)}.", stacklevel=3)
-    return copied
+    return copied, left
 
 
 def _copy_layer(source: tf.keras.layers.Layer, target: tf.keras.layers.Layer) -> bool:
     if [w.shape for w in source.weights] == [w.shape for w in target.weights]:
         target.set_weights(source.get_weights())
         return True
-    if not (hasattr(source, "kernel") and hasattr(target, "kernel")):
+    kernels = [name for name in KERNELS if hasattr(target, name)]
+    shapes = [
+        [getattr(getattr(layer, name, None), "shape", None) for name in kernels]
+        for layer in (source, target)
+    ]
+    if not kernels or shapes[0] != shapes[1]:
         return False
-    if source.kernel.shape != target.kernel.shape:
-        return False
-    for name in ("kernel", "bias", "scale"):
+    for name in (*kernels, "bias", "scale"):
         ours, theirs = getattr(target, name, None), getattr(source, name, None)
         if isinstance(ours, tf.Variable) and isinstance(theirs, tf.Variable):
             ours.assign(theirs)
     quantizers = [getattr(layer, "input_quantizer", None) for layer in (source, target)]
     if all(getattr(quantizer, "weights", None) for quantizer in quantizers):
         quantizers[1].set_weights(quantizers[0].get_weights())
-    start = getattr(getattr(target, "kernel_quantizer", None), "initialize_from", None)
-    if start is not None:
-        start(source.kernel.numpy())
+    for name in kernels:
+        quantizer = getattr(target, KERNELS[name], None)
+        start = getattr(quantizer, "initialize_from", None)
+        if start is not None:
+            start(getattr(source, name).numpy())
     return True

@@ -1,81 +1,14 @@
-"""The command `demo`: train a small network, deploy it, prove it binary, draw it."""
+"""The demo: train a small network, deploy it, prove it binary, draw it."""
 
 from __future__ import annotations
 
-import json
 import pathlib
 import shutil
-import sys
 from typing import Any
-
-import click
-from click.core import ParameterSource
-
-QUANTIZERS = ("fda", "learnable_scale", "siman", "mlp_classifier", "ste_sign")
-
-
-@click.command()
-@click.option(
-    "--quantizer",
-    type=click.Choice(QUANTIZERS),
-    default="fda",
-    show_default=True,
-    help="Method of binarization.",
-)
-@click.option("--pretrained", is_flag=True, help="Take the trained network of the zoo instead.")
-@click.option("--epochs", type=click.IntRange(1), default=30, show_default=True)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option(
-    "--output-dir",
-    type=click.Path(file_okay=False, path_type=pathlib.Path),
-    default=pathlib.Path("larq-ext-demo"),
-    show_default=True,
-    help="Folder for the results; those of an earlier demo are replaced.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print only the report, as JSON.")
-def demo(
-    quantizer: str,
-    pretrained: bool,
-    epochs: int,
-    seed: int,
-    output_dir: pathlib.Path,
-    as_json: bool,
-) -> None:
-    """Train a binarized network and run it on one-bit kernels, in about a minute.
-
-    Uses scikit-learn's 1,797 handwritten digits, so it needs no network and no files. Trains on
-    1,437 of them, converts the network for the Larq Compute Engine, proves that each binary layer
-    became a one-bit convolution, and compares the predictions for the other 360 with Keras.
-
-    \b
-    Examples:
-      larq-ext demo --quantizer siman --output-dir /tmp/demo
-      larq-ext demo --pretrained
-    """
-    from larq_ext_recipes.cli import _one_line_errors
-
-    if pretrained:
-        source = click.get_current_context().get_parameter_source
-        for name in ("epochs", "seed"):
-            if source(name) is not ParameterSource.DEFAULT:
-                raise click.UsageError(f"--pretrained trains nothing: leave --{name} out.")
-    say = (lambda *_: None) if as_json else click.echo
-    with _one_line_errors():
-        report = run(
-            quantizer,
-            epochs=None if pretrained else epochs,
-            seed=seed,
-            output_dir=output_dir,
-            say=say,
-        )
-    if as_json:
-        click.echo(json.dumps(report, indent=2))
-    if not report["verify"]["ok"]:
-        sys.exit(1)
 
 
 def run(
-    quantizer: str, *, epochs: int | None, seed: int, output_dir: pathlib.Path, say
+    quantizer: str, *, epochs: int | None, seed: int, output_dir: pathlib.Path, quiet: bool = False
 ) -> dict[str, Any]:
     """Trains, deploys, proves and draws.
 
@@ -84,7 +17,7 @@ def run(
         epochs: Passes through the training images, or `None` for the zoo's trained network.
         seed: Seed of the run.
         output_dir: Folder for the results.
-        say: Function that prints a line.
+        quiet: Whether to print nothing.
 
     # Returns
         What `report.json` holds.
@@ -109,21 +42,26 @@ def run(
             shutil.rmtree(folder)
         files = []
     else:
-        training = recipes.train(
-            "Digits",
-            quantizer=quantizer,
-            epochs=epochs,
-            seed=seed,
-            output_dir=str(folder),
-            overwrite=folder.exists(),
-            progress="auto" if say is click.echo else "none",
-        )
+        try:
+            training = recipes.train(
+                "Digits",
+                quantizer=quantizer,
+                epochs=epochs,
+                seed=seed,
+                output_dir=str(folder),
+                overwrite=folder.exists(),
+                progress="none" if quiet else "auto",
+            )
+        except recipes.TrainingInterrupted as stop:
+            message = "Stopped. The demo takes a minute: give the same command to start again."
+            raise recipes.TrainingInterrupted(message) from stop
         model = tf.keras.models.load_model(folder / "model.keras")
         files = ["training/model.keras"]
     batches = recipes.get_experiment("Digits").load_data().evaluation()
     images, labels = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
     top1 = float((model.predict(images, verbose=0).argmax(-1) == labels).mean())
-    if say is click.echo:
+    say = (lambda *_: None) if quiet else print
+    if not quiet:
         lq.models.summary(model)
 
     say("Converting ...")

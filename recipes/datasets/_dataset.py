@@ -18,6 +18,8 @@ from larq_ext_recipes._pipeline import Changes, Source, TrainingData, evaluation
 class DatasetError(Exception):
     """The data is not where it was looked for, or not in the form that was expected."""
 
+    exit_code = 2
+
 
 class Damageable(Protocol):
     """What can look for its damaged pictures."""
@@ -80,10 +82,15 @@ class Dataset(Source, abc.ABC):
         return TrainingData(self, batch_size, seed, augmentation, shard=shard, replicas=replicas)
 
     def evaluation(
-        self, batch_size: int | None = None, *, shard: tuple[int, int] = (0, 1)
+        self,
+        batch_size: int | None = None,
+        *,
+        shard: tuple[int, int] = (0, 1),
+        limit: int | None = None,
     ) -> tf.data.Dataset:
         """Batches to evaluate on, once and in order; as `evaluation_batches`."""
-        return evaluation_batches(self, batch_size or self.evaluation_batch, shard=shard)
+        size = batch_size or self.evaluation_batch
+        return evaluation_batches(self, size, shard=shard, limit=limit)
 
     @abc.abstractmethod
     def hold_out(self, count: int) -> Dataset:

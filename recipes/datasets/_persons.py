@@ -77,7 +77,11 @@ def read_persons(
     """
     images, people = check_entries(content, name)
     found = [person for person in people if _is_example(person)]
-    boxes = [_clipped(person, images[person["image_id"]]) for person in found]
+    pictures = [images[person["image_id"]] for person in found]
+    boxes = [
+        clip_box(person["bbox"], (picture["height"], picture["width"]))
+        for person, picture in zip(found, pictures, strict=True)
+    ]
     pairs = [pair for pair in zip(found, boxes, strict=True) if pair[1] is not None]
     if not pairs:
         raise DatasetError(f"{name} has no person with a labelled keypoint.")
@@ -180,8 +184,3 @@ def _are_numbers(values: Iterable[Any]) -> bool:
 def _is_example(person: Mapping[str, Any]) -> bool:
     is_labelled = any(value > 0 for value in person["keypoints"][2::3])
     return not person.get("iscrowd") and person["area"] > 0 and is_labelled
-
-
-def _clipped(person: Mapping[str, Any], image: Mapping[str, Any]) -> np.ndarray | None:
-    box = clip_box(person["bbox"], (image["height"], image["width"]))
-    return box if box is not None and box[2:].min() > 0 else None

@@ -20,6 +20,7 @@ from tiny import tiny_experiment
 from zookeeper import Field
 
 import larq_ext as lqx
+from larq_ext.cli import main
 from larq_ext_recipes import (
     Experiment,
     TrainingError,
@@ -30,7 +31,6 @@ from larq_ext_recipes import (
 )
 from larq_ext_recipes import _compare_process as process
 from larq_ext_recipes._compare import Comparison
-from larq_ext_recipes._compare_cli import compare as command
 from larq_ext_recipes._compare_plot import draw
 from larq_ext_recipes._compare_progress import Display
 from larq_ext_recipes._compare_report import Statistics, best_first, make_row, table, write_csv
@@ -52,7 +52,7 @@ class TinyCompared(Experiment):
 
 
 def invoke(*arguments: str):
-    return CliRunner().invoke(command, [str(argument) for argument in arguments])
+    return CliRunner().invoke(main, ["compare", *(str(argument) for argument in arguments)])
 
 
 # Statistics, table, CSV, picture, remaining time: nothing is trained.
@@ -186,13 +186,17 @@ def test_own_recipes(tmp_path, monkeypatch):
     assert plan.contenders["ResNet20SiMaN"].weight_decay == 5e-4
     assert {contender.epochs for contender in plan.contenders.values()} == {7}
     assert "ResNet20TwoStep is left out: its teacher runs/ResNet20Float" in plan.left_out[0]
+    with pytest.raises(UsageError, match="No experiment"):  # the run of the teacher is unfinished
+        Comparison("ResNet20FDA", own_recipes=True, teacher=str(tmp_path))
+    (tmp_path / "model.keras").touch()
     plan = Comparison("ResNet20FDA", own_recipes=True, teacher=str(tmp_path))
     assert "ResNet20TwoStep" in plan.contenders
     with pytest.raises(UsageError, match="leave --own-recipes out"):
         Comparison("Digits", methods=["siman"], own_recipes=True)
 
 
-def test_list():
+def test_list(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     assert "ResNet20SiMaN" in invoke("--list").output
     output = invoke("Digits", "--list", "--methods", "fda,float", "--seeds", "7,").output
     assert [line.split() for line in output.splitlines()] == [

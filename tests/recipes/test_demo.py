@@ -6,17 +6,18 @@ import pytest
 from click.testing import CliRunner
 
 import larq_ext as lqx
-from larq_ext_recipes import demo
+from larq_ext import cli
+from larq_ext.commands._options import METHODS
 
 
 def test_every_method_is_offered():
-    assert set(demo.QUANTIZERS) == set(lqx.quantizers.METHODS)
+    assert set(METHODS) == set(lqx.quantizers.METHODS)
 
 
 # Networks of all methods are trained, converted and verified in the zoo's exam too.
 EVERY = [
     method if method == "mlp_classifier" else pytest.param(method, marks=pytest.mark.exhaustive)
-    for method in demo.QUANTIZERS
+    for method in METHODS
     if method != "ste_sign"
 ]
 
@@ -26,7 +27,7 @@ EVERY = [
 def test_demo(quantizer, tmp_path):
     folder = tmp_path / "demo"
     arguments = ["--quantizer", quantizer, "--output-dir", str(folder), "--epochs", "8", "--json"]
-    result = CliRunner().invoke(demo.demo, arguments, catch_exceptions=False)
+    result = CliRunner().invoke(cli.main, ["demo", *arguments], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
     assert report == json.loads((folder / "report.json").read_text())
@@ -43,7 +44,7 @@ def test_demo(quantizer, tmp_path):
 def test_pretrained(tmp_path):
     """No training, and nothing but what the package has."""
     arguments = ["--pretrained", "--quantizer", "siman", "--output-dir", str(tmp_path / "demo")]
-    result = CliRunner().invoke(demo.demo, arguments, catch_exceptions=False)
+    result = CliRunner().invoke(cli.main, ["demo", *arguments], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     assert "Test accuracy 99.44% deployed, 99.44% in Keras (360 images)" in result.output
     written = {"demo.png", "model.tflite", "report.json"}
@@ -54,5 +55,5 @@ def test_pretrained(tmp_path):
 
 
 def test_a_trained_network_is_not_trained_again():
-    result = CliRunner().invoke(demo.demo, ["--pretrained", "--epochs", "5"])
+    result = CliRunner().invoke(cli.main, ["demo", "--pretrained", "--epochs", "5"])
     assert result.exit_code == 2 and "leave --epochs out" in result.output

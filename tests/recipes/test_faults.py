@@ -66,6 +66,23 @@ def test_a_weight_and_an_image_that_are_not_finite():
     assert found == ": the weight b/kernel:0 of layer b is not finite"
 
 
+def test_statistics_of_a_norm_are_not_where_it_began():
+    """They hold the output of the layer before them after the step that went wrong."""
+    norm = tf.keras.layers.BatchNormalization(name="norm")
+    zero = tf.keras.layers.Lambda(lambda x: x / 0.0, name="zero")
+    model = compiled([dense("a"), zero, norm, dense("b")])
+    norm.moving_mean.assign(np.full(norm.moving_mean.shape, np.nan))
+    found = first_not_finite(model, (tf.ones((2, 4)), tf.zeros(2)))
+    assert found == ": the first output that is not finite is that of layer zero"
+
+
+def test_a_nested_model_is_no_obstacle():
+    inner = tf.keras.Sequential([dense("inner")], name="nested")
+    model = compiled([inner, tf.keras.layers.Lambda(lambda x: x / 0.0, name="zero"), dense("b")])
+    found = first_not_finite(model, (tf.ones((2, 4)), tf.zeros(2)))
+    assert found == ": the first output that is not finite is that of layer zero"
+
+
 def exploding_network(**arguments):
     """Its binary layer is followed by a division by what is 0 for some of the digits."""
     network = tiny_network(**arguments)

@@ -70,6 +70,20 @@ def collect(batches):
     return np.concatenate(images), np.concatenate(labels)
 
 
+@pytest.mark.parametrize("limit", [1, 2, 4, 5, 9])
+def test_a_limit_is_spread_over_the_classes(made_pictures, limit):
+    """Folders are sorted by class: the first pictures would all be of one."""
+    data = datasets.load("folder", made_pictures, image_size=32)
+    images, labels = collect(data.evaluation(100))
+    chosen = np.arange(min(limit, 5)) * 5 // min(limit, 5)
+    for batch_size in (2, 100):
+        some, answers = collect(data.evaluation(batch_size, limit=limit))
+        np.testing.assert_array_equal(answers, labels[chosen])
+        np.testing.assert_array_equal(some, images[chosen])
+    with pytest.raises(UsageError, match="limit must be 1 or more, received 0"):
+        data.evaluation(100, limit=0)
+
+
 def unnormalised(images):
     return images * np.array(IMAGENET_STD, np.float32) + np.array(IMAGENET_MEAN, np.float32)
 

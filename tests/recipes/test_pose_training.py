@@ -16,13 +16,13 @@ from tiny import SignalAt
 
 import larq_ext_recipes as recipes
 import larq_ext_zoo as zoo
+from larq_ext.cli import main
 from larq_ext.pose.baseline import mean_pose
 from larq_ext.pose.scoring import METRICS
 from larq_ext_recipes import TrainingInterrupted, UsageError, get_experiment, train
 from larq_ext_recipes._pose_evaluation import evaluate_mean_pose, evaluate_pose, picture_boxes
 from larq_ext_recipes._run_folder import RunFolder
 from larq_ext_recipes._two_step import load_initial_weights
-from larq_ext_recipes.cli import evaluate
 from larq_ext_recipes.datasets import DatasetError
 from larq_ext_recipes.datasets.coco_keypoints import load, read_split
 
@@ -147,7 +147,7 @@ def test_a_network_that_knows_has_a_high_ap(folder, tmp_path):
 
 
 def run_evaluate(*words):
-    return CliRunner().invoke(evaluate, [str(word) for word in words])
+    return CliRunner().invoke(main, ["evaluate", *map(str, words)])
 
 
 def test_evaluate_as_a_command(finished, folder, tmp_path):
@@ -171,7 +171,7 @@ def test_evaluate_as_a_command(finished, folder, tmp_path):
     [
         (("--dataset", "coco_keypoints"), "needs a folder: give data_dir=FOLDER"),
         (("--dataset", "digits", "--no-flip"), "are for poses: give --dataset coco_keypoints"),
-        (("--decoding", "quarter"), "are for poses: give --dataset coco_keypoints"),
+        (("--decoding", "quarter"), "coco_keypoints needs a folder"),
     ],
 )
 def test_evaluate_used_wrongly(finished, words, message):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import pathlib
+import signal
 
+import larq as lq
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -15,7 +18,7 @@ import larq_ext as lqx
 from larq_ext_recipes import TrainingInterrupted, UsageError, train
 from larq_ext_recipes._averaging import WeightAverage
 from larq_ext_recipes._training_step import StepOptions, with_step
-from larq_ext_recipes._two_step import drop_kernel_quantizers, load_initial_weights
+from larq_ext_recipes._two_step import drop_kernel_quantizers, load_initial_weights, take_over
 from larq_ext_recipes.datasets import digits
 
 
@@ -81,6 +84,51 @@ def test_two_steps_in_one_run(tmp_path):
     assert lqx.deploy.bake(load(tmp_path))
     assert metrics["configuration"]["initial_weights"] is None, "so that other seeds say the same"
     assert metrics["seconds"] > json.loads((first / "metrics.json").read_text())["seconds"] > 0
+
+
+@pytest.mark.slow
+def test_a_signal_while_the_first_step_finishes_stops_before_the_second(tmp_path):
+    class SignalInLastEvaluation(tf.keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(TrainingInterrupted, match="The first step is finished"):
+        experiment = tiny_experiment(tmp_path, first_step_epochs=1, epochs=1)
+        train(experiment, callbacks=[SignalInLastEvaluation()])
+    assert (tmp_path / "first_step" / "metrics.json").exists()
+    assert not (tmp_path / "checkpoints").exists()
+    metrics = train(tiny_experiment(tmp_path, first_step_epochs=1, epochs=1), resume=True)
+    assert metrics["epochs"] == 1
+
+
+def test_two_steps_that_cannot_start_leave_the_old_run(tmp_path):
+    settings = {"first_step_epochs": 1, "epochs": 1}
+    (tmp_path / "run.json").write_text("{}")
+    (tmp_path / "model.keras").write_text("the old one")
+    for wrong in ({"initial_weights": "nowhere"}, {"teacher": "nowhere"}):
+        with pytest.raises(UsageError, match="There is no model nowhere"):
+            train(tiny_experiment(tmp_path, **settings, **wrong), overwrite=True)
+    assert (tmp_path / "model.keras").read_text() == "the old one"
+
+
+@pytest.mark.parametrize("method", ["learnable_scale", "siman", "ste_sign"])
+def test_the_second_step_takes_over_all_of_a_separable_layer(method):
+    """Its kernels have other quantizers, with other weights, than in the first step."""
+    kernel = lqx.quantizers.method(method).arguments()["kernel_quantizer"]
+    image = tf.keras.Input((8, 8, 3))
+    layer = lq.layers.QuantSeparableConv2D(
+        4, 3, input_quantizer="ste_sign", depthwise_quantizer="ste_sign", pointwise_quantizer=kernel
+    )
+    model = tf.keras.Model(image, layer(image))
+    real = drop_kernel_quantizers(model)
+    generator = np.random.default_rng(0)
+    for weight in real.weights:
+        weight.assign(generator.normal(size=weight.shape))
+    take_over(real, model, "The first step")
+    for name in ("depthwise_kernel", "pointwise_kernel", "bias"):
+        with lq.context.quantized_scope(False):
+            ours = tf.convert_to_tensor(getattr(layer, name)).numpy()
+        np.testing.assert_array_equal(ours, getattr(real.layers[-1], name).numpy())
 
 
 def test_initial_weights_of_another_network(tmp_path):

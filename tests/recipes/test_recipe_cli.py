@@ -13,8 +13,8 @@ from click.testing import CliRunner
 from zookeeper import Field
 
 import larq_ext_zoo as zoo
+from larq_ext.cli import main
 from larq_ext_recipes import UsageError, evaluate, register
-from larq_ext_recipes.cli import main
 
 
 @register
@@ -46,6 +46,15 @@ def test_lists():
     assert "batch_size" in settings and "256" in settings
     settings = run("train", "ResNet20SiMaN", "batch_size=77", "--list").output
     assert "77" in settings and "256" not in settings
+
+
+def test_lists_as_json():
+    rows = json.loads(run("train", "--list", "--json").stdout)
+    assert "magnitude" in rows["ResNet20SiMaN"]
+    settings = json.loads(run("train", "ResNet20SiMaN", "batch_size=77", "--list", "--json").stdout)
+    assert settings["batch_size"] == 77
+    known = json.loads(run("compare", "--list", "--json").stdout)
+    assert "ResNet20FDA" in known and "SBPN18" not in known, "poses are not compared"
 
 
 def test_train_and_evaluate(tmp_path):
@@ -93,6 +102,11 @@ def test_data_dir_is_an_option_too():
         (["train", "ResNet20FDA", "data_dir=/nowhere"], "No CIFAR-10 in /nowhere"),
         (["evaluate", "nowhere/model.keras"], "There is no file nowhere/model.keras"),
         (["evaluate", "resnet20.fad"], "Did you mean resnet20.fda"),
+        (["train", "Digits", "resume=true"], "There is no setting 'resume'"),
+        (["train", "Digits", "--list", "--resume"], "leave --resume and --overwrite out"),
+        (["train", "--list", "--data-dir", "here"], "Settings of which experiment?"),
+        (["compare", "Digits", "seeds=5"], "seeds= is no setting of an experiment"),
+        (["compare", "Digits", "--list", "--overwrite"], "leave --resume and --overwrite out"),
     ],
 )
 def test_wrong_use(arguments, message):

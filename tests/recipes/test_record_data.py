@@ -91,6 +91,14 @@ def test_reads_what_was_prepared(prepared, inside):
     np.testing.assert_allclose(red, 4 * np.arange(TEST), atol=1.5)
 
 
+@pytest.mark.parametrize("limit", [1, 7, 20])
+def test_a_limit_is_spread(prepared, limit):
+    data = datasets.load("imagenet", prepared, image_size=8)
+    labels = np.concatenate([batch[1] for batch in data.evaluation(6)])
+    some = np.concatenate([batch[1] for batch in data.evaluation(6, limit=limit)])
+    np.testing.assert_array_equal(some, labels[np.arange(limit) * TEST // limit])
+
+
 def test_order_is_of_seed_and_epoch_and_can_be_entered(prepared, small_order):
     dataset = datasets.load("imagenet", prepared, image_size=8)
     augmentation = Augmentation(crop_padding=0, crop_scale=(0.2, 1.0))

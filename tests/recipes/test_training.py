@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import hashlib
 import json
 import math
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,7 +28,11 @@ from larq_ext_recipes import (
     evaluate,
     train,
 )
+from larq_ext_recipes._checkpoints import Checkpoints, Position
+from larq_ext_recipes._evaluate import _probabilities, dataset_of
 from larq_ext_recipes._logs import EpochRecord, draw_learning_curve
+from larq_ext_recipes._run_folder import RunFolder
+from larq_ext_recipes.datasets import digits
 
 
 def rows(folder: pathlib.Path) -> list[dict[str, str]]:
@@ -160,6 +166,44 @@ def test_evaluate_gives_the_numbers_of_the_run(finished):
     assert evaluate(folder / "model.keras", dataset="digits", limit=150)["n"] == 150
 
 
+def test_evaluate_knows_what_a_run_was_trained_on(finished, tmp_path):
+    output, metrics = finished
+    assert dataset_of(output) == dataset_of(output / "model.keras") == "digits"
+    assert evaluate(output)["top1"] == pytest.approx(metrics["top1"], abs=1e-6)
+    shutil.copy(output / "model.keras", tmp_path / "alone.keras")
+    assert dataset_of(tmp_path / "alone.keras") == "cifar10"
+    assert dataset_of("digits_net.fda_digits") == "digits"
+    model = tiny_network(input_shape=(16, 16, 1), num_classes=10, quantizer="ste_sign")
+    with pytest.raises(UsageError, match=r"takes inputs of shape \(16, 16, 1\), but the images of"):
+        evaluate(model, dataset="digits")
+
+
+def test_a_limit_is_spread_over_the_test_images():
+    """Folders are sorted by class: the first images would all be of one."""
+    dataset = digits.load()
+    labels = dataset.test[1]
+    chosen = np.arange(50) * len(labels) // 50
+    batches = list(dataset.evaluation(100, limit=50))
+    np.testing.assert_array_equal(np.concatenate([b[1] for b in batches]), labels[chosen])
+    whole = np.concatenate([batch[0] for batch in dataset.evaluation(100)])
+    np.testing.assert_array_equal(np.concatenate([b[0] for b in batches]), whole[chosen])
+    assert sum(len(batch[1]) for batch in dataset.evaluation(100, limit=1000)) == len(labels)
+
+
+def test_probabilities_of_logits_and_of_rounded_probabilities():
+    logits = np.random.default_rng(0).normal(size=(5, 10)) * 3
+    exact = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    np.testing.assert_allclose(_probabilities(logits), exact)
+    np.testing.assert_allclose(_probabilities(exact), exact)
+    rounded = np.minimum(np.round(exact * 256), 255) / 256  # as 8 bits have them
+    np.testing.assert_allclose(_probabilities(rounded), exact, atol=0.01)
+    sure = np.eye(10)[:1] * 255 / 256
+    assert -np.log(_probabilities(sure)[0, 0]) < 0.01
+    scores = np.abs(logits) + 1  # of a network without a softmax that ends in a ReLU
+    wanted = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    np.testing.assert_allclose(_probabilities(scores), wanted)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["copy.h5", "saved_model"])
 def test_evaluate_other_forms(finished, tmp_path, form):
@@ -229,6 +273,72 @@ def test_overwrite_keeps_foreign_files(tmp_path):
     assert checkpoints == ["epoch-00001-step-000000"]
     assert len(rows(tmp_path)) == 1
     assert "holdout_accuracy" in rows(tmp_path)[0]
+
+
+def test_overwriting_deletes_nothing_for_a_run_that_cannot_start(finished, tmp_path):
+    output, _ = finished
+    copy = tmp_path / "run"
+    shutil.copytree(output, copy)
+    before = sorted(path.name for path in copy.rglob("*"))
+    with pytest.raises(UsageError, match="cannot be built with quantizer=fdb"):
+        train(tiny_experiment(copy, quantizer="fdb"), overwrite=True)
+    with pytest.raises(UsageError, match="There is no model"):
+        train(tiny_experiment(copy, teacher="nowhere"), overwrite=True)
+    assert sorted(path.name for path in copy.rglob("*")) == before
+
+
+def test_checkpoints_without_a_run_are_not_gone_on_from(tmp_path):
+    """What an interrupted --overwrite, or a hand, has left: the old weights for new settings."""
+    (tmp_path / "checkpoints" / "epoch-00400-step-000000").mkdir(parents=True)
+    with pytest.raises(UsageError, match=r"has checkpoints of a run without its run\.json"):
+        train(tiny_experiment(tmp_path))
+    train(tiny_experiment(tmp_path, epochs=1), overwrite=True)
+    (last,) = (tmp_path / "checkpoints").iterdir()
+    assert last.name == "epoch-00001-step-000000"
+
+
+def test_a_teacher_that_was_trained_again_is_another_one(tmp_path):
+    teacher = tmp_path / "teacher.keras"
+    teacher.write_bytes(b"one")
+    experiment = tiny_experiment(tmp_path / "run", teacher=str(teacher))
+    folder = RunFolder(experiment)
+    folder.start(experiment, "data", resume=False, overwrite=False)
+    folder.record()
+    assert folder.sources == {"teacher": hashlib.sha256(b"one").hexdigest()}
+    RunFolder(experiment).start(experiment, "data", resume=True, overwrite=False)
+    teacher.write_bytes(b"two")
+    with pytest.raises(UsageError, match="the teacher is another model"):
+        RunFolder(experiment).start(experiment, "data", resume=True, overwrite=False)
+
+
+def test_a_run_goes_on_without_the_model_it_started_from(tmp_path, finished):
+    start = tmp_path / "start.keras"
+    start.write_bytes((finished[0] / "model.keras").read_bytes())
+    settings = {"initial_weights": str(start), "epochs": 2}
+    with pytest.raises(TrainingInterrupted):
+        train(tiny_experiment(tmp_path / "run", **settings), callbacks=[SignalAt(3)])
+    start.unlink()
+    metrics = train(tiny_experiment(tmp_path / "run", **settings), resume=True)
+    assert metrics["epochs"] == 2
+    assert "initial_weights" in metrics["sources"], "what it was is still known"
+
+
+def test_a_damaged_checkpoint_is_written_again(tmp_path):
+    model = tf.keras.Sequential([tf.keras.layers.Dense(1, input_shape=(1,))])
+    model.compile("sgd")
+    checkpoints = Checkpoints(tmp_path, model)
+    path = checkpoints.save(Position(1, 2))
+    for file in path.glob("state*"):
+        file.write_bytes(b"damaged")
+    (tmp_path / ".epoch-00001-step-000001.99").mkdir()
+    with pytest.warns(UserWarning, match="is damaged"), pytest.raises(TrainingError):
+        checkpoints.restore()
+    model.set_weights([np.full((1, 1), 7.0), np.zeros(1)])
+    assert checkpoints.save(Position(1, 2)) == path
+    model.set_weights([np.zeros((1, 1)), np.zeros(1)])
+    assert checkpoints.restore() == Position(1, 2)
+    assert model.get_weights()[0] == 7
+    assert [path.name for path in tmp_path.iterdir()] == [path.name], "and nothing half-finished"
 
 
 @pytest.mark.parametrize("steps", [3, 15])  # in the epoch, and after its last step
