@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
+
+from larq_ext._text import did_you_mean
 
 T = TypeVar("T")
 
@@ -14,11 +15,7 @@ T = TypeVar("T")
 def near(name: str, known: Iterable[str]) -> str:
     """` Did you mean ...?` where a known name comes near, else the known names."""
     known = sorted(known)
-    lowered = {one.lower(): one for one in known}
-    matches = [lowered[match] for match in difflib.get_close_matches(name.lower(), lowered)]
-    if matches:
-        return f" Did you mean {' or '.join(matches)}?"
-    return f" Known: {', '.join(known) or 'none'}."
+    return did_you_mean(name, known) or f" Known: {', '.join(known) or 'none'}."
 
 
 def read(cls: type[T], values: Any) -> T:

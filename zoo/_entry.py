@@ -17,7 +17,9 @@ from larq_ext_zoo._checks import check, is_count, is_file_name, is_number, is_te
 from larq_ext_zoo._class_lists import CLASS_LISTS
 from larq_ext_zoo._preprocessing import Preprocessing
 
-RECIPE_CLASSES = ("untrained", "one-step", "two-step", "distilled")
+RECIPE_CLASSES = ("untrained", "one-step", "two-step", "distilled", "two-step, distilled")
+# Fields of an entry in memory alone.
+_NOT_IN_FILES = ("network_name", "folder")
 TASKS = ("classification", "pose")
 FORMS = ("deployable", "training")
 FLOATS = ("float32", "float16")
@@ -123,7 +125,8 @@ class Entry:
         description: One line.
         input_size: Height, width and channels.
         paper: Title and arXiv id of the method's paper.
-        recipe_class: `"untrained"`, `"one-step"`, `"two-step"` or `"distilled"`.
+        recipe_class: `"untrained"`, `"one-step"`, `"two-step"`, `"distilled"` or `"two-step,
+            distilled"`.
         preprocessing: What is done to images, or `None` if it is not known.
         classes: Class names in the order of the outputs, or the name of a class list.
         weights: The files of weights by form, `"deployable"` and `"training"`; empty if the model
@@ -132,6 +135,7 @@ class Entry:
         recipe: How it was trained: `experiment`, `log` and `curve` (files beside the entry), and
             more.
         licence: Licence of the weights, as an SPDX identifier.
+        network_name: The name of the network in files; `None` is the function's own.
         folder: Where the entry was read from; its files are looked for there first.
         task: `"classification"`, or `"pose"` for a network that makes heatmaps of keypoints.
     """
@@ -149,6 +153,7 @@ class Entry:
     accuracy: Accuracy | None = None
     recipe: Mapping[str, Any] | None = None
     licence: str = "Apache-2.0"
+    network_name: str | None = None
     folder: pathlib.Path | None = None
     task: str = "classification"
 
@@ -253,12 +258,18 @@ class Entry:
             return CLASS_LISTS[self.classes]
         return None if self.classes is None else tuple(self.classes)
 
+    @property
+    def name_in_files(self) -> str:
+        """What files call the network."""
+        if self.network_name is not None or isinstance(self.network, str):
+            return self.network_name or self.network
+        return getattr(self.network, "__name__", type(self.network).__name__)
+
     def to_dict(self) -> dict[str, Any]:
         """All fields but the folder, as JSON has them."""
-        values = dataclasses.asdict(self)
-        del values["folder"]
-        if callable(self.network):
-            values["network"] = f"{self.network.__module__}:{self.network.__qualname__}"
+        values = {**dataclasses.asdict(self), "network": self.name_in_files}
+        for field_of_here in _NOT_IN_FILES:
+            del values[field_of_here]
         return json.loads(json.dumps(values))
 
 
@@ -278,11 +289,13 @@ def read_entry(path: pathlib.Path, networks: Mapping[str, Callable[..., tf.keras
         raise ValueError(f"The entry {path} is no JSON: {error}.") from error
     try:
         entry = _checks.read(Entry, values)
-        check("folder" not in values, "folder", "not for files", "it")
+        for name in _NOT_IN_FILES:
+            check(name not in values, name, "not for files", "it")
         if entry.network not in networks:
             raise ValueError(
                 f"`network`: there is no {entry.network!r}.{_checks.near(entry.network, networks)}"
             )
     except ValueError as error:
         raise ValueError(f"The entry {path} is malformed: {error}.") from error
-    return dataclasses.replace(entry, network=networks[entry.network], folder=path.parent)
+    name = entry.network
+    return dataclasses.replace(entry, network=networks[name], network_name=name, folder=path.parent)

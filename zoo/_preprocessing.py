@@ -179,8 +179,15 @@ def _checked(image, channels: int) -> np.ndarray:
     return image
 
 
-def layers(preprocessing: Preprocessing, input_size: Sequence[int]) -> tf.keras.Sequential:
+def layers(
+    preprocessing: Preprocessing, input_size: Sequence[int], fit: bool = True
+) -> tf.keras.Sequential:
     """The same as `apply` as layers, so that it travels with a model.
+
+    # Arguments
+        preprocessing: What to do.
+        input_size: Height, width and channels of the network's input.
+        fit: Whether pictures of other sizes are resized and cut.
 
     # Returns
         A sequential model without weights, from pixels of 0 to 255 `(samples, rows, columns,
@@ -188,11 +195,8 @@ def layers(preprocessing: Preprocessing, input_size: Sequence[int]) -> tf.keras.
     """
     height, width, _ = input_size
     mean, std = (np.float64(values) for values in (preprocessing.mean, preprocessing.std))
-    parts: list[tf.keras.layers.Layer] = []
-    if preprocessing.resize is not None:
-        parts.append(
-            ResizeAndCrop(preprocessing.resize, height, width, preprocessing.interpolation)
-        )
     scale, offset = preprocessing.scale / std, -mean / std
-    parts.append(tf.keras.layers.Rescaling((scale + 0 * offset).tolist(), offset.tolist()))
+    resizing = ResizeAndCrop(preprocessing.resize, height, width, preprocessing.interpolation)
+    normalising = tf.keras.layers.Rescaling((scale + 0 * offset).tolist(), offset.tolist())
+    parts = [resizing, normalising] if fit else [normalising]
     return tf.keras.Sequential(parts, name="preprocessing")

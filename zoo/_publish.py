@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -21,10 +22,9 @@ from larq_ext_zoo import _checks, _store, _weights, registry
 from larq_ext_zoo._architectures import ARCHITECTURES, PAPERS
 from larq_ext_zoo._data import DATASETS
 from larq_ext_zoo._entry import FLOATS, Accuracy, Entry, Paper, WeightsFile
+from larq_ext_zoo._evaluations import SCORES, evaluated_accuracy, read_evaluation
 from larq_ext_zoo._preprocessing import Preprocessing
 
-# What tells how good a run is, for each task: in its metrics, and as people write it.
-_SCORES = {"classification": ("top1", "top-1"), "pose": ("AP", "AP of keypoints")}
 # What differs between runs that are the same but for the seed.
 _FREE = ("name", "description", "seed", "data_dir", "output_dir", "progress")
 _FREE_PREFIXES = ("checkpoint_",)
@@ -62,12 +62,13 @@ def add_entry(
         folder: Where to write. `None` is the folder `entries` in `LARQ_EXT_HOME` (default:
             `~/.larq_ext`), whose entries the zoo always knows.
         description: One line; `None` makes one.
-        recipe_class: `"one-step"`, `"two-step"` or `"distilled"`; `None` tells it by the
-            configuration.
+        recipe_class: `"one-step"`, `"two-step"`, `"distilled"` or `"two-step, distilled"`; `None`
+            tells it by the configuration.
         floats: What the deployable form stores values in that are not binary: `"float32"`, or
             `"float16"` for a smaller file.
-        evaluation: What `larq-ext evaluate NAME --json` printed, or the file with it: the
-            accuracy of the stored deployable form, or of the `.tflite` file made of it.
+        evaluation: What `larq-ext evaluate --json` printed, or the file with it: the accuracy of
+            the stored deployable form (by its name), or of the `.tflite` file made of it, which
+            still has to be there.
         mirrors: Addresses of folders that will have the files.
         licence: Licence of the weights, as an SPDX identifier.
         paper: The paper; `None` is that of the quantizer.
@@ -98,7 +99,7 @@ def add_entry(
     first = metrics[0]
     _check_same(folders, metrics)
     configuration = first["configuration"]
-    network = _network(configuration["network"], networks or {}, name)
+    network = _network(configuration["network"], networks or {})
     if network not in registry.NETWORKS.values() and folder == known:
         raise ValueError(
             f"The zoo reads {folder} by itself and would not know {configuration['network']!r}: "
@@ -112,6 +113,7 @@ def add_entry(
         "input_shape": list(trained.input_shape[1:]),
         **_options(configuration.get("network_options")),
     }
+    _check_name(name, configuration["network"], network, arguments)
     data = DATASETS.get(configuration["dataset"])
     if data is None and preprocessing is None:
         raise ValueError(
@@ -129,30 +131,34 @@ def add_entry(
         preprocessing=preprocessing or data.for_side(arguments["input_shape"][0]),
         classes=classes or (data and data.classes) or first.get("classes"),
         licence=licence,
+        network_name=configuration["network"],
         folder=folder,
         task=task,
     )
-    accuracy = _accuracy(name, task, metrics, evaluation, floats)  # before an old file is replaced
-    with quantized_scope(False):
-        weights = _write_weights(draft, trained, floats, tuple(mirrors))
-    beside = {"log": f"{name}.log.csv"}
-    with atomic(folder / beside["log"]) as temporary:
-        shutil.copyfile(log, temporary)
-    curve = folders[0] / "learning_curve.png"
-    if curve.is_file():  # where matplotlib was not there, it is not
-        beside["curve"] = f"{name}.curve.png"
-        with atomic(folder / beside["curve"]) as temporary:
-            shutil.copyfile(curve, temporary)
-    entry = dataclasses.replace(
-        draft,
-        recipe_class=recipe_class or _recipe_class(configuration),
-        weights=weights,
-        accuracy=accuracy,
-        recipe=_recipe(metrics, beside),
-    )
-    values = {**entry.to_dict(), "network": configuration["network"]}
-    with atomic(folder / f"{name}.json") as temporary:  # last: without it there is no entry
-        temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    with contextlib.ExitStack() as files:
+        # All files get their names in the end, this one as the last: what was there before stays
+        # whole until nothing can go wrong any more, and without it there is no entry.
+        record = files.enter_context(atomic(folder / f"{name}.json"))
+        with quantized_scope(False):
+            weights, baked = _write_weights(files, draft, trained, floats, tuple(mirrors))
+        beside = {"log": f"{name}.log.csv"}
+        shutil.copyfile(log, files.enter_context(atomic(folder / beside["log"])))
+        curve = folders[0] / "learning_curve.png"
+        if curve.is_file():  # where matplotlib was not there, it is not
+            beside["curve"] = f"{name}.curve.png"
+            shutil.copyfile(curve, files.enter_context(atomic(folder / beside["curve"])))
+        entry = dataclasses.replace(
+            draft,
+            recipe_class=recipe_class or _recipe_class(configuration),
+            weights=weights,
+            accuracy=_accuracy(task, metrics, floats)
+            if evaluation is None
+            else evaluated_accuracy(
+                name, task, metrics, read_evaluation(evaluation), weights["deployable"], baked
+            ),
+            recipe=_recipe(metrics, beside),
+        )
+        record.write_text(json.dumps(entry.to_dict(), indent=2) + "\n", encoding="utf-8")
     registry.write_over(entry)
     return entry
 
@@ -174,7 +180,7 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
         for field in ("network", "quantizer", "dataset"):
             if field not in values["configuration"]:
                 raise ValueError(f"`configuration.{field}` is missing")
-        if not any(score in values for score, _ in _SCORES.values()):
+        if not any(score in values for score, _ in SCORES.values()):
             raise ValueError("`top1` (of a pose network `AP`) is missing")
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} is no record of a run: {error}.") from error
@@ -182,7 +188,7 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _task(metrics: Mapping[str, Any]) -> str:
-    return next(task for task, (score, _) in _SCORES.items() if score in metrics)
+    return next(task for task, (score, _) in SCORES.items() if score in metrics)
 
 
 def _check_same(folders: Sequence[pathlib.Path], metrics: Sequence[Mapping[str, Any]]) -> None:
@@ -207,11 +213,16 @@ def _recorded(metrics: Mapping[str, Any]) -> dict[str, Any]:
         for field, value in metrics["configuration"].items()
         if field not in _FREE and not field.startswith(_FREE_PREFIXES)
     }
-    return {**configuration, "data": metrics.get("data"), "evaluated on": metrics["evaluated_on"]}
+    return {
+        **configuration,
+        "epochs trained": metrics["epochs"],
+        "data": metrics.get("data"),
+        "evaluated on": metrics["evaluated_on"],
+    }
 
 
 def _network(
-    name: str, own: Mapping[str, Callable[..., tf.keras.Model]], entry_name: str
+    name: str, own: Mapping[str, Callable[..., tf.keras.Model]]
 ) -> Callable[..., tf.keras.Model]:
     if name in own:
         return own[name]
@@ -220,13 +231,34 @@ def _network(
             f"The run's network {name!r} is none of the zoo's: give it in `networks`."
             f"{_checks.near(name, registry.NETWORKS)}"
         )
-    known = [key for key, value in ARCHITECTURES.items() if value.network == name]
-    if entry_name.split(".")[0] not in known:
-        wanted = " or ".join(f"{architecture}.TAG" for architecture in known)
-        raise ValueError(
-            f"The run's network is {name}: its name is {wanted}, received {entry_name!r}."
-        )
     return registry.NETWORKS[name]
+
+
+def _check_name(
+    name: str,
+    network_name: str,
+    network: Callable[..., tf.keras.Model],
+    arguments: Mapping[str, Any],
+) -> None:
+    """Whether the first part of a name is that of another architecture."""
+    first = name.split(".")[0]
+    in_zoo = network in registry.NETWORKS.values()
+    fitting = [
+        key
+        for key, architecture in ARCHITECTURES.items()
+        if architecture.network == network_name
+        and all(
+            arguments.get(argument, registry.default_of(network, argument)) == value
+            for argument, value in architecture.arguments.items()
+        )
+    ]
+    if first in fitting or (first not in ARCHITECTURES and not (in_zoo and fitting)):
+        return
+    wanted = " or ".join(f"{architecture}.TAG" for architecture in fitting)
+    raise ValueError(
+        f"The run's network is {network_name} with {dict(arguments)}: its name is "
+        f"{wanted or 'one that no architecture of the zoo has'}, received {name!r}."
+    )
 
 
 def _options(options: str | Mapping[str, Any] | None) -> dict[str, Any]:
@@ -242,9 +274,13 @@ def _options(options: str | Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _write_weights(
-    entry: Entry, trained: tf.keras.Model, floats: str, mirrors: tuple[str, ...]
-) -> dict[str, WeightsFile]:
-    """Writes both forms, and loads them again before they get their names."""
+    files: contextlib.ExitStack,
+    entry: Entry,
+    trained: tf.keras.Model,
+    floats: str,
+    mirrors: tuple[str, ...],
+) -> tuple[dict[str, WeightsFile], tf.keras.Model]:
+    """Writes both forms and loads them again; gives the deployable one as it is stored too."""
     baked = _weights.bake(trained)
     images = np.random.default_rng(0).normal(size=(4, *entry.input_size)).astype("float32")
     network = entry.network(**entry.arguments)
@@ -255,117 +291,57 @@ def _write_weights(
     ):
         stored = floats if form == "deployable" else "float32"
         path = entry.folder / f"{entry.name}.{form}.safetensors"
-        with atomic(path) as temporary:
-            function = entry.network.__name__
-            sha256 = _weights.save(temporary, original, form=form, network=function, floats=stored)
-            _weights.load(temporary, copy, form=form, network=function)
-            outputs = copy(images, training=False)
-            same = stored == "float16" or np.array_equal(outputs, original(images, training=False))
-            if not same or not np.isfinite(outputs).all():
-                raise ValueError(
-                    f"{entry.network.__name__} with the arguments {dict(entry.arguments)} does not "
-                    f"compute what model.keras does ({form} form): the run has settings of the "
-                    "network that its configuration does not tell."
-                )
-            size = temporary.stat().st_size
+        temporary = files.enter_context(atomic(path))
+        function = entry.name_in_files
+        sha256 = _weights.save(temporary, original, form=form, network=function, floats=stored)
+        _weights.load(temporary, copy, form=form, network=function)
+        outputs = copy(images, training=False)
+        same = stored == "float16" or np.array_equal(outputs, original(images, training=False))
+        if not same or not np.isfinite(outputs).all():
+            raise ValueError(
+                f"{function} with the arguments {dict(entry.arguments)} does not compute what "
+                f"model.keras does ({form} form): the run has settings of the network that its "
+                "configuration does not tell."
+            )
+        size = temporary.stat().st_size
         written[form] = WeightsFile(path.name, sha256, size, stored, mirrors)
-    return dict(sorted(written.items()))
+    return dict(sorted(written.items())), copy
 
 
-def _accuracy(
-    name: str,
-    task: str,
-    metrics: Sequence[Mapping[str, Any]],
-    evaluation: Mapping[str, Any] | str | pathlib.Path | None,
-    floats: str,
-) -> Accuracy | None:
-    score, metric = _SCORES[task]
+def _accuracy(task: str, metrics: Sequence[Mapping[str, Any]], floats: str) -> Accuracy | None:
+    """What the runs measured: not that of weights that were rounded."""
+    if floats != "float32":
+        return None
+    score, metric = SCORES[task]
     shares = [float(values[score]) for values in metrics]
     first = metrics[0]
-    value, how = shares[0], "larq-ext train, at its end, in the training form"
-    data = f"{first['evaluated_on']} of {first['configuration']['dataset']}"
-    if evaluation is not None:
-        if not isinstance(evaluation, Mapping):
-            evaluation = json.loads(_existing_evaluation(pathlib.Path(evaluation)))
-        examples = "persons" if task == "pose" else "n"
-        right = isinstance(evaluation, Mapping) and {score, examples, "dataset"} <= {*evaluation}
-        wanted = "what `larq-ext evaluate NAME --json` prints"
-        _checks.check(right, "evaluation", wanted, evaluation)
-        value = float(evaluation[score])
-        _check_evaluated(name, evaluation, evaluation[examples], value, first, floats)
-        if task == "pose":
-            data = (
-                f"{evaluation['persons']} persons in {evaluation.get('images')} pictures of "
-                f"{evaluation['dataset']}, boxes: {evaluation.get('boxes')}, "
-                f"{'with' if evaluation.get('flip_test') else 'without'} flip test, decoding: "
-                f"{evaluation.get('decoding')}"
-            )
-        else:
-            data = f"{evaluation['n']} test images of {evaluation['dataset']}"
-        how = "larq-ext evaluate, the deployable form as stored"
-        if str(evaluation.get("model", "")).endswith(".tflite"):
-            how += ", converted"
-        if len(shares) > 1:
-            how += "; mean and spread: larq-ext train, at its end, in the training form"
-        else:
-            shares = [value]
-    elif floats != "float32":
-        return None
     return Accuracy(
-        value=value,
+        value=shares[0],
         mean=statistics.fmean(shares),
         spread=statistics.stdev(shares) if len(shares) > 1 else None,
         seeds=[values["seed"] for values in metrics],
-        data=data,
-        how=how,
+        data=f"{first['evaluated_on']} of {first['configuration']['dataset']}",
+        how="larq-ext train, at its end, in the training form",
         metric=metric,
     )
 
 
-def _check_evaluated(
-    name: str,
-    evaluation: Mapping[str, Any],
-    examples: int,
-    value: float,
-    metrics: Mapping[str, Any],
-    floats: str,
-) -> None:
-    """Whether an evaluation can be that of the stored form of this run."""
-    model, dataset = str(evaluation.get("model")), evaluation["dataset"]
-    if dataset != metrics["configuration"]["dataset"]:
-        raise ValueError(
-            f"The evaluation is on {dataset}, the run on {metrics['configuration']['dataset']}."
-        )
-    if model != name and not model.endswith(".tflite"):
-        raise ValueError(
-            f"The evaluation is of {model}: evaluate {name}, as it is stored, or a .tflite file "
-            "made of it."
-        )
-    trained = metrics.get("top1")
-    same_images = metrics["evaluated_on"] == f"{examples} test images"
-    if trained is not None and same_images and floats == "float32" and abs(value - trained) > 0.01:
-        raise ValueError(
-            f"The evaluation of {model} says {value:.2%}, the run itself {trained:.2%} on the same "
-            "images: it is of another model."
-        )
-
-
-def _existing_evaluation(path: pathlib.Path) -> str:
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}.")
-    return path.read_text(encoding="utf-8")
-
-
 def _recipe_class(configuration: Mapping[str, Any]) -> str:
-    if configuration.get("teacher"):
-        return "distilled"
-    steps = configuration.get("first_step_epochs") or configuration.get("initial_weights")
-    return "two-step" if steps else "one-step"
+    # What a run started from (`initial_weights`) may be anything; the configuration names it.
+    steps = "two-step" if configuration.get("first_step_epochs") else "one-step"
+    if not configuration.get("teacher"):
+        return steps
+    return "distilled" if steps == "one-step" else "two-step, distilled"
 
 
 def _description(network: Callable[..., tf.keras.Model], configuration: Mapping[str, Any]) -> str:
-    method = configuration["quantizer"] or "all of it in floating point"
-    return f"{registry.what(network)}; {method}, trained on {configuration['dataset']}"
+    """The network's own line tells of it as it is made without arguments, and binarized."""
+    method, options = configuration["quantizer"], configuration.get("network_options")
+    usual = [a.data for a in ARCHITECTURES.values() if a.network == configuration["network"]]
+    what = registry.what(network)
+    if method is None or options or configuration["dataset"] not in usual:
+        what = configuration["network"] + (f" with {options}" if options else "")
+    return f"{what}; {method or 'in floating point'}, trained on {configuration['dataset']}"
 
 
 def _paper(name: str, quantizer: str | None) -> Paper | None:
@@ -388,9 +364,7 @@ def _recipe(metrics: Sequence[Mapping[str, Any]], beside: Mapping[str, str]) -> 
         **beside,
         "configuration": configuration,
         **{field: first[field] for field in kept if field in first},
-        "accuracies": {
-            str(values["seed"]): values[_SCORES[_task(values)][0]] for values in metrics
-        },
+        "accuracies": {str(values["seed"]): values[SCORES[_task(values)][0]] for values in metrics},
     }
 
 

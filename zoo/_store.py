@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import http.client
 import os
 import pathlib
@@ -12,6 +11,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 
+from larq_ext._files import sha256_of
 from larq_ext_zoo._entry import Entry, WeightsFile
 from larq_ext_zoo._weights_file import WeightsError
 
@@ -46,13 +46,25 @@ def find(entry: Entry, form: str) -> pathlib.Path:
             f"{entry.name} has no weights of the form {form!r}, only {sorted(entry.weights)}."
         )
     file = entry.weights[form]
-    local = home() / "weights" / file.file
-    for path in ([] if entry.folder is None else [entry.folder / file.file]) + [local]:
-        if path.is_file():
-            check(path, file)
-            return path
-    download(entry.name, file, local)
-    return local
+    if entry.folder is not None and (entry.folder / file.file).is_file():
+        check(entry.folder / file.file, file)
+        return entry.folder / file.file
+    by_hand = home() / "weights" / file.file
+    # By its content: an entry that is published again has another file of the same name.
+    fetched = by_hand.with_name(f"{file.sha256[:8]}-{file.file}")
+    if fetched.is_file():
+        check(fetched, file)
+        return fetched
+    if by_hand.is_file():
+        check(by_hand, file)
+        return by_hand
+    if not file.mirrors:
+        raise FileNotFoundError(
+            f"The weights of {entry.name} are not here, and its entry names no place to get them "
+            f"from: {_by_hand(file, by_hand.parent)}"
+        )
+    download(entry.name, file, fetched)
+    return fetched
 
 
 def check(path: pathlib.Path, file: WeightsFile) -> None:
@@ -61,7 +73,7 @@ def check(path: pathlib.Path, file: WeightsFile) -> None:
     advice = "Delete it, and it is fetched again; or get it from where it came from."
     if size < file.bytes:
         raise WeightsError(f"{path} is truncated: it has {size} bytes of {file.bytes}. {advice}")
-    found = _sha256(path)
+    found = sha256_of(path)
     if found != file.sha256:
         raise WeightsError(
             f"{path} was altered, or is another file: its SHA-256 is {found}, and the zoo's entry "
@@ -79,7 +91,7 @@ def download(name: str, file: WeightsFile, path: pathlib.Path) -> None:
         FileNotFoundError: if no mirror gives the right file; the message says why not and what to
             do without a network.
     """
-    part = path.with_name(f"{file.file}.{file.sha256[:8]}.part")
+    part = path.with_name(f"{path.name}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
     failures = []
     with _bar(name, file.bytes) as advance:
@@ -95,12 +107,14 @@ def download(name: str, file: WeightsFile, path: pathlib.Path) -> None:
                     raise
                 return check(path, file)  # another process was faster
             failures.append(f"{address}: {failure}")
-    tried = "; ".join(failures) or "its entry names no mirror"
     raise FileNotFoundError(
-        f"The weights of {name} are not here and could not be downloaded ({tried}). Without a "
-        f"network, put the file {file.file} ({file.bytes} bytes, SHA-256 {file.sha256}) into "
-        f"{path.parent}."
+        f"The weights of {name} are not here and could not be downloaded ({'; '.join(failures)}). "
+        f"Without a network, {_by_hand(file, path.parent)}"
     )
+
+
+def _by_hand(file: WeightsFile, folder: pathlib.Path) -> str:
+    return f"put the file {file.file} ({file.bytes} bytes, SHA-256 {file.sha256}) into {folder}."
 
 
 def _from_mirror(
@@ -124,7 +138,7 @@ def _from_mirror(
                 continue
         if part.stat().st_size < file.bytes:
             failure = "the connection was cut off"
-        elif _sha256(part) == file.sha256:
+        elif sha256_of(part) == file.sha256:
             return None
         else:
             failure = "it gives another file (wrong SHA-256)"
@@ -143,8 +157,9 @@ def _fetch(address: str, size: int, part: pathlib.Path, advance: Callable[[int],
     with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
         if response.status != http.HTTPStatus.PARTIAL_CONTENT:
             start = 0  # a server that knows no ranges sends everything
-        # By position, so that two processes at once write the same bytes to the same place.
-        with part.open("r+b" if start else "wb") as output:
+        # By position and never cut short, so that two processes at once write the same bytes to
+        # the same place.
+        with os.fdopen(os.open(part, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as output:
             output.seek(start)
             advance(start)
             # One byte more than there should be tells that it is another file.
@@ -154,14 +169,6 @@ def _fetch(address: str, size: int, part: pathlib.Path, advance: Callable[[int],
                     break
                 output.write(data)
                 advance(output.tell())
-
-
-def _sha256(path: pathlib.Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while data := file.read(1 << 20):
-            digest.update(data)
-    return digest.hexdigest()
 
 
 @contextlib.contextmanager

@@ -55,7 +55,6 @@ def save(
     about = {
         "form": form,
         "network": network,
-        "larq_ext": lqx.__version__,
         "hyperparameters": _hyperparameters(model) if form == "training" else {},
     }
     with quantized_scope(False):  # latent weights

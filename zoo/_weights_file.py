@@ -188,7 +188,7 @@ def _split(path: pathlib.Path, content: bytes) -> tuple[dict, dict, bytes]:
     if not str(metadata.get("version")).isdigit() or int(metadata["version"]) > VERSION:
         raise WeightsError(
             f"{path} has version {metadata.get('version')} of the format, and this larq-ext reads "
-            f"up to {VERSION}: type `pip install -U larq-ext`."
+            f"up to {VERSION}: install a newer one."
         )
     for name, part in header.items():
         if not _is_sound(part):

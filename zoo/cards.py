@@ -11,7 +11,6 @@ from typing import Any
 import click
 
 from larq_ext._files import atomic
-from larq_ext_zoo import registry
 from larq_ext_zoo._entry import Entry
 
 # Fields of a configuration that say nothing of how a network was trained, or are said elsewhere.
@@ -158,7 +157,14 @@ def _facts(entry: Entry) -> Iterator[tuple[str, str]]:
     if entry.preprocessing is not None:
         made = entry.preprocessing
         mean, std = (", ".join(f"{v:g}" for v in values) for values in (made.mean, made.std))
-        yield "preparation", f"(image x {made.scale:g} - ({mean})) / ({std}), pixels of 0 to 255"
+        formula = f"(image x {made.scale:g} - ({mean})) / ({std}), pixels of 0 to 255"
+        if made.resize is not None and entry.task == "classification":
+            height, width, _ = entry.input_size
+            formula = (
+                f"shorter side to {made.resize} pixels ({made.interpolation}), centre of "
+                f"{height} x {width}, {formula}"
+            )
+        yield "preparation", formula
     if entry.paper is not None:
         arxiv = f", arXiv:{entry.paper.arxiv}" if entry.paper.arxiv else ""
         yield "method from", f"*{entry.paper.title}*{arxiv}"
@@ -191,7 +197,9 @@ def _accuracy(entry: Entry) -> str:
 def _training(entry: Entry) -> Iterator[tuple[str, str]]:
     recipe = dict(entry.recipe or {})
     yield "recipe", f"`{recipe['experiment']}`, {entry.recipe_class}"
-    configuration = _configuration(entry)
+    # A callback may have ended it before the configured number of epochs.
+    trained = {"epochs": recipe["epochs"]} if "epochs" in recipe else {}
+    configuration = {**_configuration(entry), **trained}
     unused = _UNSAID | _without_effect(configuration)
     for name, value in configuration.items():
         if value and name not in unused and value != _OFF.get(name):
@@ -248,10 +256,7 @@ def _each(name: str, values: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 def _files(entry: Entry) -> Iterator[tuple[str, ...]]:
     for form, file in entry.weights.items():
-        use = _FORMS[form]
-        if form == "training" and entry.folder == registry.SHIPPED and not file.mirrors:
-            use += "; in the repository, not in the package"
-        yield form, use, f"{file.bytes:,}", file.floats, f"`{file.sha256}`"
+        yield form, _FORMS[form], f"{file.bytes:,}", file.floats, f"`{file.sha256}`"
 
 
 def _use(entry: Entry) -> str:
@@ -302,7 +307,7 @@ def _table(rows, head: tuple[str, ...] = ("", "")) -> str:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("folder", type=click.Path(file_okay=False, path_type=pathlib.Path))
-@click.option("--only", default="*", show_default=True, help="Wildcard for the names.")
+@click.option("--only", default="*", show_default=True, help="Wildcard for, or part of, the names.")
 def main(folder: pathlib.Path, only: str) -> None:
     """Write a page of each trained model, and one of all results, to FOLDER.
 

@@ -68,7 +68,8 @@ def preprocessing_layers(name: str | Entry) -> tf.keras.Sequential:
         ValueError: if there is no such model.
     """
     found = _known(name)
-    return _preprocessing.layers(found.preprocessing, found.input_size)
+    fit = found.task == "classification"  # persons are cut out of pictures before
+    return _preprocessing.layers(found.preprocessing, found.input_size, fit)
 
 
 def _known(name: str | Entry) -> Entry:

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+import larq_ext as lqx  # isort: skip  (Keras 2, before anything uses tf.keras)
 import tensorflow as tf
 
 from larq_ext_zoo import _checks, _store, _weights, classification, pose
@@ -37,11 +38,7 @@ def register(entry: Entry) -> Entry:
     # Raises
         ValueError: if the name is taken.
     """
-    other = _ENTRIES.get(entry.name)
-    if other is not None:
-        raise ValueError(
-            f"The zoo already has a model {entry.name!r}{_origin(other)}: take another name."
-        )
+    check_free(entry.name, None)
     _ENTRIES[entry.name] = entry
     return entry
 
@@ -70,6 +67,13 @@ def register_folder(
     folder = pathlib.Path(folder).expanduser().absolute()
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {folder}.")
+    _entries()  # else a name that is known only later would clash there
+    return _read_folder(folder, networks)
+
+
+def _read_folder(
+    folder: pathlib.Path, networks: Mapping[str, Callable[..., tf.keras.Model]] | None = None
+) -> list[Entry]:
     known = {**NETWORKS, **(networks or {})}
     paths = sorted(path for path in folder.glob("*.json") if not path.name.startswith("."))
     entries = [read_entry(path, known) for path in paths]
@@ -107,20 +111,18 @@ def _origin(entry: Entry) -> str:
 
 def _entries() -> dict[str, Entry]:
     """All entries; what lies in the two known folders is read when it is first asked for."""
-    own = _store.home() / "entries"
-    for folder in (SHIPPED, own):
-        if folder in _FOLDERS or not folder.is_dir():
-            continue
-        try:
-            register_folder(folder)
-        except (ValueError, OSError) as error:
-            if folder != own:
-                raise
-            # A file of the user's must not keep them from the models of the package.
-            message = f"The models of {own} are left out until this is mended: {error}"
-            warnings.warn(message, stacklevel=3)
-        else:
-            _FOLDERS.add(folder)
+    if SHIPPED not in _FOLDERS:
+        _read_folder(SHIPPED)
+        _FOLDERS.add(SHIPPED)
+    try:
+        own = _store.home() / "entries"
+        if own not in _FOLDERS and own.is_dir():
+            _read_folder(own)
+            _FOLDERS.add(own)
+    except (ValueError, OSError, RuntimeError) as error:
+        # What is wrong with the user's folder must not keep them from the models of the package.
+        message = f"Your own models are left out until this is mended: {error}"
+        warnings.warn(message, stacklevel=3)
     return _ENTRIES
 
 
@@ -128,13 +130,16 @@ def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
     """Names of the models, sorted.
 
     # Arguments
-        pattern: Shell-style wildcard, such as `"resnet20*"`.
+        pattern: Shell-style wildcard, such as `"resnet20*"`; without `*`, `?` and `[` any part of
+            the name.
         pretrained: Whether to list only those with trained weights.
 
     # Returns
         The names.
     """
     entries = _entries()
+    if not set(pattern) & set("*?["):
+        pattern = f"*{pattern}*"
     names = fnmatch.filter(sorted(entries), pattern)
     return [name for name in names if not pretrained or entries[name].pretrained]
 
@@ -185,11 +190,14 @@ def get(
     model = found.network(**arguments)
     if form == "deployable":
         model = _weights.bake(model)
+        for layer in model.layers:
+            if isinstance(layer, lqx.deploy.BinaryConv2D):
+                layer.trainable = False  # a gradient step would take its kernels off +-1
     _weights.load(
         path,
         model,
         form=form,
-        network=found.network.__name__,
+        network=found.name_in_files,
         without_top=not arguments.get("include_top", True),
     )
     return model
@@ -209,20 +217,37 @@ def _check_arguments(entry: Entry, kwargs: Mapping[str, Any]) -> None:
                 raise ValueError(
                     f"{entry.name} was trained for {entry.num_classes} classes, received "
                     f"num_classes={value}: give include_top=False and add a classifier of your "
-                    "own, or weights=None for a network that is not trained."
+                    "own (form='training' trains the rest too), or weights=None for a network that "
+                    "is not trained."
                 )
-        elif name not in free and value != _default(entry, name):
+        elif not _has_argument(entry, name):
+            raise ValueError(f"The network of {entry.name} has no argument {name!r}.")
+        elif name not in free and not _same(value, _default(entry, name)):
             raise ValueError(
                 f"{entry.name} was trained with {name}={_default(entry, name)!r}, received "
                 f"{value!r}: give weights=None for a network that is not trained."
             )
 
 
+def _has_argument(entry: Entry, name: str) -> bool:
+    parameters = inspect.signature(entry.network).parameters
+    return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+
+def _same(value: Any, other: Any) -> bool:
+    """Whether two arguments are equal, of which one may come from JSON."""
+    listed = [list(one) if isinstance(one, tuple) else one for one in (value, other)]
+    return listed[0] == listed[1]
+
+
 def _default(entry: Entry, name: str) -> Any:
     """The value of an argument in the entry, or else the network's own."""
-    if name in entry.arguments:
-        return entry.arguments[name]
-    parameters = inspect.signature(entry.network).parameters
+    return entry.arguments[name] if name in entry.arguments else default_of(entry.network, name)
+
+
+def default_of(network: Callable[..., tf.keras.Model], name: str) -> Any:
+    """The default of an argument of a network; `None` if it has none."""
+    parameters = inspect.signature(network).parameters
     return parameters[name].default if name in parameters else None
 
 
@@ -238,18 +263,16 @@ def _register_untrained() -> None:
         data = DATASETS[architecture.data]
         for tag, paper in architecture.papers.items():
             method = {} if architecture.paper else {"quantizer": tag}
-            register(
-                Entry(
-                    name=f"{name}.{tag}",
-                    network=function,
-                    arguments={**architecture.arguments, **method},
-                    description=f"{what(function)}; {tag}, not trained",
-                    input_size=inspect.signature(function).parameters["input_shape"].default,
-                    paper=paper,
-                    preprocessing=data.preprocessing,
-                    classes=data.classes,
-                    task=data.task,
-                )
+            _ENTRIES[f"{name}.{tag}"] = Entry(
+                name=f"{name}.{tag}",
+                network=function,
+                arguments={**architecture.arguments, **method},
+                description=f"{what(function)}; {tag}, not trained",
+                input_size=inspect.signature(function).parameters["input_shape"].default,
+                paper=paper,
+                preprocessing=data.preprocessing,
+                classes=data.classes,
+                task=data.task,
             )
 
 

@@ -88,7 +88,8 @@ def test_a_folder_and_the_table(published, folder, expected):
 
 
 def test_a_file_of_ones_own(run_folder, folder, expected, tmp_path):
-    model = run_folder / "model.keras"
+    model = shutil.copy(run_folder / "model.keras", tmp_path / "model.keras")
+    check(run("predict", run_folder, folder, "--json"), expected)  # its record says how
     check(run("predict", model, folder, "--like", "digits", "--json"), expected)
     check(run("predict", model, folder, "--like", "digits_net.fda", "--json"), expected)
     # No names are known with explicit numbers.
@@ -109,6 +110,29 @@ def test_a_converted_file(run_model, folder, expected, tmp_path):
     pytest.importorskip("larq_compute_engine")
     lqx.deploy.convert(run_model).save(tmp_path / "model.tflite")
     check(run("predict", tmp_path / "model.tflite", folder, "--like", "digits", "--json"), expected)
+
+
+def test_what_was_found_before_an_interruption_is_printed(published, folder, monkeypatch):
+    def stopped(self, paths, top):
+        yield {"image": str(paths[0]), "predictions": []}
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("larq_ext._predict.Classifier.predict", stopped)
+    result = run("predict", published.name, folder, "--json")
+    assert result.exit_code == 130
+    assert len(json.loads(result.stdout)) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"caf\xe9\n", "cannot be read"), (b"[1, ", "cannot be read"), (None, "is a folder")],
+)
+def test_files_of_names_that_are_none(published, folder, tmp_path, content, message):
+    path = tmp_path / "names.txt"
+    path.write_bytes(content) if content else path.mkdir()
+    result = run("predict", published.name, folder, "--classes", path)
+    assert result.exit_code == 2
+    assert str(path) in result.stderr and message in result.stderr
 
 
 def test_bad_images_are_reported_and_the_rest_goes_on(published, folder, tmp_path, expected):
@@ -140,7 +164,7 @@ def test_bad_images_are_reported_and_the_rest_goes_on(published, folder, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{model}", "{image}"], "How are images prepared for .*Say --like NAME"),
+        (["{alone}", "{image}"], "How are images prepared for .*Say --like NAME"),
         (["{model}", "{image}", "--like", "digit"], "no model 'digit'.*Data sets: cifar10, digits"),
         (["{model}", "{image}", "--like", "digits", "--std", "1"], "--like says all of it"),
         (["{model}", "{image}", "--mean", "a"], "--mean takes numbers with commas, received 'a'"),
@@ -160,6 +184,7 @@ def test_wrong_use_is_one_clear_line(
     (tmp_path / "three").write_text("a\nb\nc\n")
     places = {
         "model": run_folder / "model.keras",
+        "alone": shutil.copy(run_folder / "model.keras", tmp_path / "alone.keras"),
         "image": folder / "digit0.png",
         "three": tmp_path / "three",
     }
@@ -172,7 +197,10 @@ def test_wrong_use_is_one_clear_line(
 def test_an_untrained_model_says_so(folder):
     result = run("predict", "digits_net.ste_sign", folder / "digit0.png")
     assert result.exit_code == 0
-    assert "digits_net.ste_sign is not trained, so its predictions mean nothing" in result.stderr
+    assert (
+        "digits_net.ste_sign is not trained: its weights are random and mean nothing"
+        in result.stderr
+    )
 
 
 # Four pixels: red, green / blue, white.
@@ -262,9 +290,7 @@ def test_list_for_scripts(published):
     trained = run("list", "--pretrained", "--names").stdout.splitlines()
     assert published.name in trained and "digits_net.siman" not in trained
     (entry,) = json.loads(run("list", published.name, "--json").stdout)
-    assert entry == json.loads((published.folder / f"{published.name}.json").read_text()) | {
-        "network": "larq_ext_zoo.classification.digits:DigitsNet"
-    }
+    assert entry == json.loads((published.folder / f"{published.name}.json").read_text())
     empty = run("list", "x*", "--pretrained")
     assert (empty.exit_code, empty.stdout) == (0, "")
     assert "No pretrained model matches 'x*'" in empty.stderr

@@ -57,6 +57,25 @@ def test_as_the_recipes_train():
     assert DATASETS.keys() == {*datasets.LOADERS, "coco_keypoints"}
 
 
+@pytest.mark.parametrize("side", [64, 96, 160, 224])
+def test_other_sizes_are_those_of_the_recipes(side):
+    """One picture through what evaluates in training, and through what predicts."""
+    pictures = pytest.importorskip("larq_ext_recipes.datasets._pictures")
+    picture = pixels(180, 250, 3)
+    shorter = round(side * 256 / 224)
+    preparation = DATASETS["imagenette"].for_side(side)
+    assert preparation.resize == shorter
+    reader = SimpleNamespace(image_size=side, input_shape=(side, side, 3))
+    cut_out = pictures.PictureDataset._cut_out
+    trained = cut_out(reader, tf.constant(picture), 0, tf.zeros(2, tf.int32))
+    expected = preparation.normalise(np.clip(np.round(trained.numpy()), 0, 255))
+    found = apply(preparation, (side, side, 3), [picture])[0]
+    # Where a pixel lies halfway between two levels, sums in another order round to the other.
+    level = 1 / (255 * STD.min())
+    np.testing.assert_allclose(found, expected, atol=1.01 * level)
+    assert (np.abs(found - expected) > 1e-5).mean() < 0.005
+
+
 def test_digits(digits):
     expected = (digits.pixels / 16 - 0.5) / 0.5
     found = zoo.preprocess("digits_net.fda", digits.pixels, white=16)

@@ -1,6 +1,7 @@
 """From the folder of a run to an entry, and from the entry to a model that predicts the same."""
 
 import json
+import pathlib
 import subprocess
 import sys
 
@@ -12,8 +13,9 @@ import larq_ext as lqx  # isort: skip  (Keras 2, before anything uses tf.keras)
 import tensorflow as tf
 
 import larq_ext_zoo as zoo
-from larq_ext_zoo import publish, registry
-from larq_ext_zoo._publish import _options
+from larq_ext.cli import main
+from larq_ext_zoo import registry
+from larq_ext_zoo._publish import _description, _options
 
 
 def test_the_deployable_form_is_the_trained_network(published, run, inputs):
@@ -32,6 +34,19 @@ def test_the_deployable_form_is_the_trained_network(published, run, inputs):
         for layer in model.layers
         if isinstance(layer, lqx.deploy.BinaryConv2D)
     )
+
+
+def test_the_deployable_form_stays_binary_when_it_is_trained(published, inputs, digits):
+    """A gradient reaches the rest, such as a new classifier, but not kernels of +-1."""
+    features = zoo.get(published.name, include_top=False)
+    x = tf.keras.layers.GlobalAveragePooling2D()(features.output)
+    model = tf.keras.Model(features.input, tf.keras.layers.Dense(10, "softmax")(x))
+    model.compile("adam", "sparse_categorical_crossentropy", run_eagerly=True)
+    before = model.layers[-1].kernel.numpy()
+    model.fit(inputs, digits.labels[:100], verbose=0)
+    assert (model.layers[-1].kernel.numpy() != before).any()
+    kernels = [layer.kernel for layer in model.layers if isinstance(layer, lqx.deploy.BinaryConv2D)]
+    assert len(kernels) == 3 and all((np.abs(kernel) == 1).all() for kernel in kernels)
 
 
 @pytest.mark.slow
@@ -120,6 +135,10 @@ def test_several_seeds_have_a_mean_and_a_spread(run, own_home, tmp_path, write_r
     (tmp_path / "b" / "metrics.json").write_text(json.dumps(other))
     with pytest.raises(ValueError, match=r"another experiment.*epochs is 3, there 2"):
         zoo.add_entry([run.folder, tmp_path / "b"], "digits_net.three", tmp_path / "entries")
+    other["configuration"]["epochs"], other["epochs"] = 2, 1  # stopped early by a callback
+    (tmp_path / "b" / "metrics.json").write_text(json.dumps(other))
+    with pytest.raises(ValueError, match=r"another experiment.*epochs trained is 1, there 2"):
+        zoo.add_entry([run.folder, tmp_path / "b"], "digits_net.three", tmp_path / "entries")
     with pytest.raises(ValueError, match="different seeds"):
         zoo.add_entry([run.folder, run.folder], "digits_net.three", tmp_path / "entries")
 
@@ -136,6 +155,7 @@ def test_float16_is_smaller_and_has_the_accuracy_of_an_evaluation(
     exact = zoo.get(published.name)(inputs, training=False).numpy()
     assert 0 < np.abs(outputs - exact).max() < 0.1
     evaluation = {"model": entry.name, "dataset": "digits", "n": 360, "top1": 0.75, "loss": 1.0}
+    evaluation["sha256"] = entry.weights["deployable"].sha256
     (tmp_path / "measured.json").write_text(json.dumps(evaluation))
     entry = zoo.add_entry(
         *arguments, floats="float16", evaluation=tmp_path / "measured.json", overwrite=True
@@ -149,8 +169,10 @@ def test_float16_is_smaller_and_has_the_accuracy_of_an_evaluation(
     [
         ({"dataset": "mnist"}, "The evaluation is on mnist, the run on digits"),
         ({"model": "runs/Digits/model.keras"}, r"is of runs/Digits/model\.keras: evaluate digits"),
-        ({"top1": 0.3}, r"says 30\.00%, the run itself .* it is of another model"),
+        ({}, "is of other weights than digits_net.again has now"),
+        ({"model": "gone.tflite"}, "is not here any more"),
         ({"n": None}, "There is no file"),
+        ({"top1": None}, "`evaluation` is what"),
     ],
 )
 def test_an_evaluation_of_something_else_changes_nothing(
@@ -163,12 +185,58 @@ def test_an_evaluation_of_something_else_changes_nothing(
     metrics = write_run(tmp_path / "other", other, run.images)
     count = len(run.images)
     evaluation = {"model": name, "dataset": "digits", "n": count, "top1": metrics["top1"]}
-    evaluation |= change
+    evaluation |= {"sha256": "0" * 64, **change}
     if evaluation["n"] is None:
         evaluation = tmp_path / "gone.json"
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         zoo.add_entry(tmp_path / "other", name, folder, evaluation=evaluation, overwrite=True)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"mirrors": ["example.org/w"]}, "`mirrors` is a list of http"),
+        ({"recipe_class": "three-step"}, "`recipe_class` is one of"),
+        ({"evaluation": {}}, "`evaluation` is what"),
+    ],
+)
+def test_what_is_refused_late_leaves_the_old_entry_whole(
+    run, own_home, tmp_path, write_run, settings, message
+):
+    """After the weights were written and loaded again, but not under their names."""
+    name, folder = "digits_net.again", tmp_path / "entries"
+    zoo.add_entry(run.folder, name, folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    other = zoo.DigitsNet(quantizer="siman", pad_values=1.0)
+    write_run(tmp_path / "other", other, run.images)
+    with pytest.raises(ValueError, match=message):
+        zoo.add_entry(tmp_path / "other", name, folder, overwrite=True, **settings)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    with pytest.raises(ValueError, match=message):
+        zoo.add_entry(tmp_path / "other", "digits_net.new", folder, **settings)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.slow
+def test_an_evaluation_of_the_converted_file(run, published, own_home, tmp_path):
+    """It counts if the file is there, and computes what the weights to be stored do."""
+    pytest.importorskip("larq_compute_engine")
+    from larq_ext_recipes import evaluate
+
+    file, other = tmp_path / "right.tflite", tmp_path / "other.tflite"
+    lqx.deploy.convert(run.model).save(file)
+    lqx.deploy.convert(zoo.DigitsNet(quantizer="siman", pad_values=1.0)).save(other)
+    arguments = (run.folder, "digits_net.measured", tmp_path / "entries")
+    with pytest.raises(ValueError, match="is of another model"):
+        zoo.add_entry(*arguments, evaluation=evaluate(other, dataset="digits"))
+    measured = evaluate(file, dataset="digits")
+    entry = zoo.add_entry(*arguments, evaluation=measured)
+    assert entry.accuracy.value == measured["top1"] > 0.5
+    assert entry.accuracy.how.endswith("the deployable form as stored, converted")
+    file.write_bytes(other.read_bytes())
+    with pytest.raises(ValueError, match="is not here any more, or it was changed"):
+        zoo.add_entry(*arguments, evaluation=measured, overwrite=True)
 
 
 def test_what_a_kill_left_behind_is_no_entry(run, own_home, tmp_path):
@@ -225,8 +293,26 @@ def test_recipe_class_comes_from_the_configuration():
 
     assert _recipe_class({"teacher": None, "first_step_epochs": 0}) == "one-step"
     assert _recipe_class({"first_step_epochs": 60}) == "two-step"
-    assert _recipe_class({"initial_weights": "runs/a"}) == "two-step"
-    assert _recipe_class({"teacher": "runs/a", "first_step_epochs": 60}) == "distilled"
+    assert _recipe_class({"initial_weights": "runs/Backbone"}) == "one-step"
+    assert _recipe_class({"teacher": "runs/a"}) == "distilled"
+    both = {"teacher": "runs/a", "first_step_epochs": 60}
+    assert _recipe_class(both) == "two-step, distilled"
+
+
+@pytest.mark.parametrize(
+    ("configuration", "words"),
+    [
+        ({}, "A residual network with three binary layers, for scikit-learn's 8x8 digits; siman, "),
+        ({"quantizer": None}, "DigitsNet; in floating point, "),
+        ({"dataset": "mnist"}, "DigitsNet; siman, "),
+        ({"network_options": "a=1"}, "DigitsNet with a=1; siman, "),
+    ],
+)
+def test_descriptions_do_not_tell_of_another_network(configuration, words):
+    usual = {"network": "DigitsNet", "quantizer": "siman", "dataset": "digits"}
+    configuration = usual | configuration
+    line = _description(zoo.DigitsNet, configuration)
+    assert line == f"{words}trained on {configuration['dataset']}"
 
 
 def test_options_are_read_as_recipes_write_them():
@@ -255,14 +341,14 @@ def test_a_network_of_your_own(run, own_home, tmp_path, write_run, inputs):
 @pytest.mark.slow
 def test_the_command(run, own_home):
     """In a process of its own, into the local folder, whose entries are known without a word."""
-    command = [sys.executable, "-m", "larq_ext_zoo.publish"]
-    arguments = [str(run.folder), "--name", "digits_net.by_command"]
-    done = subprocess.run([*command, *arguments], capture_output=True, text=True)
+    command = pathlib.Path(sys.executable).with_name("larq-ext")
+    arguments = ["publish", str(run.folder), "--name", "digits_net.by_command"]
+    done = subprocess.run([command, *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "deployable" in done.stdout and "RuntimeWarning" not in done.stderr
     assert (own_home / "entries" / "digits_net.by_command.json").is_file()
     assert "digits_net.by_command" in zoo.list_models(pretrained=True)
-    again = CliRunner().invoke(publish.main, arguments)
+    again = CliRunner().invoke(main, arguments)
     assert again.exit_code == 2
     assert again.stderr.startswith("Error: ") and "already has an entry" in again.stderr
 

@@ -9,7 +9,9 @@ import larq_ext as lqx  # isort: skip  (Keras 2, before anything uses tf.keras)
 
 import larq_ext_recipes as recipes
 import larq_ext_zoo as zoo
-from larq_ext_zoo import _publish, cards
+from larq_ext_zoo import cards
+from larq_ext_zoo._entry import WeightsFile
+from larq_ext_zoo._evaluations import evaluated_accuracy
 
 SHAPE = (32, 32, 3)
 
@@ -39,7 +41,9 @@ def test_a_pose_run_becomes_an_entry(pose_run, own_home, randomise):
     arguments = {"width": 8, "stem_filters": 8, "modules": (1,), "blocks": 1, "layer1": "basic"}
     model = randomise(zoo.BHRNet(quantizer="ste_sign", input_shape=SHAPE, **arguments))
     model.save(pose_run / "model.keras")
-    entry = zoo.add_entry(pose_run, "bhrnet_w16.mine", pose_run / "entries")
+    with pytest.raises(ValueError, match=r"width': 8.*its name is one that no architecture"):
+        zoo.add_entry(pose_run, "bhrnet_w16.mine", pose_run / "entries")
+    entry = zoo.add_entry(pose_run, "bhrnet_w8.mine", pose_run / "entries")
     assert (entry.task, entry.classes, entry.num_classes) == ("pose", None, None)
     assert (entry.accuracy.metric, entry.accuracy.value) == ("AP of keypoints", 0.125)
     assert entry.accuracy.data.startswith("7 persons in 5 test images, boxes: ground truth")
@@ -56,23 +60,37 @@ def test_a_pose_run_becomes_an_entry(pose_run, own_home, randomise):
     assert f"larq-ext pose {entry.name}" in page
 
 
-def test_the_converted_model_was_evaluated(tmp_path):
+def test_the_stored_form_was_evaluated():
     configuration = {"dataset": "coco_keypoints"}
     metrics = {"AP": 0.125, "seed": 3, "evaluated_on": "", "configuration": configuration}
-    values = {"model": "x.tflite", "dataset": "coco_keypoints", "AP": 0.25, "persons": 9}
-    measured = tmp_path / "measured.json"
-    values |= {"images": 4, "boxes": "ground truth", "flip_test": False, "decoding": "dark"}
-    measured.write_text(json.dumps(values))
+    values = {"model": "sbpn18.mine", "sha256": "1" * 64, "dataset": "coco_keypoints", "AP": 0.25}
+    values |= {"persons": 9, "images": 4, "boxes": "ground truth", "flip_test": False}
+    file = WeightsFile("a", "1" * 64, 5)
     arguments = ("sbpn18.mine", "pose", [metrics])
-    accuracy = _publish._accuracy(*arguments, measured, "float32")
+    accuracy = evaluated_accuracy(*arguments, values | {"decoding": "dark"}, file, None)
     assert (accuracy.value, accuracy.seeds) == (0.25, (3,))
     assert accuracy.data == (
         "9 persons in 4 pictures of coco_keypoints, boxes: ground truth, without flip test, "
         "decoding: dark"
     )
-    of_classifier = {"model": "x", "dataset": "cifar10", "n": 10, "top1": 0.25}
-    with pytest.raises(ValueError, match=r"`evaluation` is what `larq-ext evaluate NAME --json`"):
-        _publish._accuracy(*arguments, of_classifier, "float32")
+    of_classifier = {"model": "x", "sha256": "", "dataset": "cifar10", "n": 10, "top1": 0.25}
+    with pytest.raises(ValueError, match=r"`evaluation` is what `larq-ext evaluate --json`"):
+        evaluated_accuracy(*arguments, of_classifier, file, None)
+
+
+def test_the_mean_of_seeds_says_what_it_is_of():
+    configuration = {"dataset": "digits"}
+    metrics = [
+        {"top1": share, "seed": seed, "evaluated_on": "9 holdout images"}
+        | {"configuration": configuration}
+        for seed, share in enumerate((0.5, 0.75))
+    ]
+    values = {"model": "a.b", "sha256": "1" * 64, "dataset": "digits", "n": 7, "top1": 0.25}
+    file = WeightsFile("a", "1" * 64, 5)
+    accuracy = evaluated_accuracy("a.b", "classification", metrics, values, file, None)
+    assert (accuracy.value, accuracy.mean) == (0.25, 0.625)
+    assert accuracy.data == "7 test images of digits"
+    assert accuracy.how.endswith("in the training form, on 9 holdout images")
 
 
 def test_a_run_without_a_score(pose_run):

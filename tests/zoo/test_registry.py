@@ -9,7 +9,7 @@ import pytest
 import larq_ext as lqx  # isort: skip  (Keras 2, before anything uses tf.keras)
 
 import larq_ext_zoo as zoo
-from larq_ext_zoo import classification, pose, registry
+from larq_ext_zoo import _store, classification, pose, registry
 from larq_ext_zoo._architectures import ARCHITECTURES, PAPERS
 from larq_ext_zoo._entry import Entry, read_entry
 
@@ -192,7 +192,9 @@ def test_a_malformed_entry_of_the_user_leaves_the_others(published, own_home):
     for wrong, message in (("{", "is no JSON"), ("3", "expected an object"), (None, "")):
         path = entries / "wrong.json"
         path.write_text(wrong) if wrong else path.mkdir()
-        with pytest.warns(UserWarning, match=rf"{entries} are left out .*wrong\.json.*{message}"):
+        with pytest.warns(
+            UserWarning, match=rf"Your own models are left out .*{entries}.*wrong\.json.*{message}"
+        ):
             names = zoo.list_models("digits_net*")
         assert published.name in names and "digits_net.mine" not in names
         path.unlink() if wrong else path.rmdir()
@@ -200,6 +202,47 @@ def test_a_malformed_entry_of_the_user_leaves_the_others(published, own_home):
     assert "digits_net.mine" in zoo.list_models("digits_net*")
     with pytest.raises(ValueError, match="already has a model"):
         zoo.register(zoo.entry("digits_net.mine"))
+
+
+def test_a_home_that_cannot_be_read_leaves_the_others(published, own_home, monkeypatch):
+    def locked():
+        raise PermissionError(13, "Permission denied", "/root")
+
+    monkeypatch.setattr(_store, "home", locked)
+    with pytest.warns(UserWarning, match="models are left out .*Permission denied"):
+        assert published.name in zoo.list_models("digits_net*")
+
+
+def test_names_of_the_package_are_taken_from_the_start(own_home):
+    """In a process that has not looked for any model yet."""
+    name = "digits_net.fda_digits"
+    entry = zoo.entry(name)
+    registry._FOLDERS.clear()
+    del registry._ENTRIES[name]
+    with pytest.raises(ValueError, match=rf"already has a model '{name}'"):
+        zoo.register(dataclasses.replace(entry, folder=None))
+    registry._FOLDERS.clear()
+    del registry._ENTRIES[name]
+    with pytest.raises(ValueError, match="clashes with another of that name"):
+        copy = own_home / "copy"
+        copy.mkdir(parents=True)
+        (copy / "a.json").write_text(json.dumps(entry.to_dict()))
+        zoo.register_folder(copy)
+    assert name in zoo.list_models()
+
+
+def test_any_part_of_a_name_is_a_pattern():
+    assert zoo.list_models("net20.si") == ["resnet20.siman"]
+    assert zoo.list_models("net20.si*") == []
+
+
+def test_arguments_of_a_trained_model(published):
+    """Those from JSON are lists where Python has tuples; others do not exist at all."""
+    zoo.get(published.name, input_shape=(8, 8, 1))
+    entry = dataclasses.replace(published, arguments={**published.arguments, "modules": [1, 2]})
+    assert registry._same((1, 2), registry._default(entry, "modules"))
+    with pytest.raises(ValueError, match="has no argument 'foo'"):
+        zoo.get(published.name, foo=1)
 
 
 def test_a_folder_is_registered_as_a_whole(published, tmp_path, own_home):

@@ -10,12 +10,12 @@ import pathlib
 import numpy as np
 import pytest
 
+import larq_ext_recipes as recipes
 import larq_ext_zoo as zoo
 from larq_ext_zoo import registry
 
 GOLDEN = pathlib.Path(__file__).with_name("golden.json")
-# A rounding in another order may turn a sign here and there, and then a sample is another one.
-SAMPLES, EQUAL = 16, 14
+SAMPLES, STABLE = 32, 8
 
 # Not from the registry, which would read a developer's own entries when this is imported.
 SHIPPED = sorted(path.stem for path in registry.SHIPPED.glob("*.json"))
@@ -27,8 +27,14 @@ def inputs(name):
     return np.random.default_rng(0).normal(size=shape).astype("float32")
 
 
-def samples_that_agree(one, other):
-    return np.isclose(one, other, rtol=1e-3, atol=1e-4).all(axis=1).sum()
+def agree(one, other):
+    return np.isclose(one, other, rtol=1e-3, atol=1e-4).all(axis=1)
+
+
+def stable(model, x, outputs):
+    """Samples in which a rounding in another order, as elsewhere, turns no sign that matters."""
+    changed = [model(x * np.float32(1 + change), training=False) for change in (1e-5, -1e-5)]
+    return np.logical_and.reduce([agree(outputs, other) for other in changed])
 
 
 def test_the_outputs_of_every_model_are_stored():
@@ -43,7 +49,10 @@ def test_a_shipped_model(name):
     model = zoo.get(name)
     x = inputs(name)
     outputs = model(x, training=False).numpy()
-    assert samples_that_agree(outputs, json.loads(GOLDEN.read_text())[name]) >= EQUAL
+    sure = stable(model, x, outputs)
+    assert sure.sum() >= STABLE
+    stored = agree(outputs, json.loads(GOLDEN.read_text())[name])
+    assert stored[sure].mean() > 0.9
     assert np.ptp(outputs, axis=0).max() > 0.1, "outputs that do not depend on the image"
 
     conversion = lqx.deploy.convert(model)
@@ -52,12 +61,21 @@ def test_a_shipped_model(name):
     assert conversion.report.ok
     assert conversion.report.binary == conversion.report.expected == len(binary) > 0
     deployed = lqx.runtime.Interpreter(conversion.flatbuffer).predict(x)
-    assert samples_that_agree(outputs, deployed) >= EQUAL
+    assert agree(outputs, deployed)[sure].mean() > 0.9
 
     assert entry.accuracy is not None and entry.recipe["experiment"]
     assert entry.weights["deployable"].bytes < 200_000
     for file in ("log", "curve"):
         assert (entry.folder / entry.recipe[file]).is_file()
+
+
+@pytest.mark.parametrize("name", [name for name in SHIPPED if name.endswith("_digits")])
+def test_the_accuracy_of_a_shipped_model(name):
+    """Measured again on all test images; one image is for rounding on another machine."""
+    found = recipes.evaluate(name)
+    accuracy = zoo.entry(name).accuracy
+    assert accuracy.data == f"{found['n']} test images of digits"
+    assert found["top1"] == pytest.approx(accuracy.value, abs=1.5 / found["n"])
 
 
 if __name__ == "__main__":

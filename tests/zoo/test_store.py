@@ -14,6 +14,7 @@ from larq_ext_zoo._weights_file import WeightsError
 
 CONTENT = bytes(range(256)) * 2000  # half a megabyte
 FILE = "some.safetensors"
+FETCHED = f"{hashlib.sha256(CONTENT).hexdigest()[:8]}-{FILE}"
 
 
 class Mirror(http.server.BaseHTTPRequestHandler):
@@ -98,11 +99,11 @@ def left(local):
 def test_a_download_is_whole_and_made_once(mirrors, model, local):
     server = mirrors()
     path = _store.find(model(server), "deployable")
-    assert path == local / FILE
+    assert path == local / FETCHED
     assert path.read_bytes() == CONTENT
     assert _store.find(model(server), "deployable") == path
     assert server.requests == [(f"/some/folder/{FILE}", None)]
-    assert left(local) == [FILE]
+    assert left(local) == [FETCHED]
 
 
 def test_a_connection_that_drops_is_taken_up_again(mirrors, model, local):
@@ -120,7 +121,7 @@ def test_a_partial_download_of_an_earlier_process_goes_on(mirrors, model, local)
     assert part.endswith(".part")
     assert _store.find(model(server), "deployable").read_bytes() == CONTENT
     assert server.requests[-1][1] == len(CONTENT) * 7 // 8
-    assert left(local) == [FILE]
+    assert left(local) == [FETCHED]
 
 
 def test_a_server_without_ranges_sends_all_again(mirrors, model, local):
@@ -135,7 +136,7 @@ def test_the_next_mirror_serves_where_one_does_not(mirrors, model, local):
     assert path.read_bytes() == CONTENT
     assert len(missing.requests) == 1, "404 is not asked again"
     assert len(wrong.requests) == 1
-    assert left(local) == [FILE]
+    assert left(local) == [FETCHED]
 
 
 def test_half_of_one_mirror_and_half_of_another(mirrors, model, local):
@@ -161,7 +162,7 @@ def test_offline_the_error_says_where_to_put_the_file(model, local):
     assert message.endswith(f"into {local}.")
     (local / FILE).write_bytes(CONTENT)
     assert _store.find(model("http://127.0.0.1:9"), "deployable") == local / FILE
-    with pytest.raises(FileNotFoundError, match="names no mirror"):
+    with pytest.raises(FileNotFoundError, match="names no place"):
         (local / FILE).unlink()
         _store.find(model(), "deployable")
 
@@ -198,11 +199,39 @@ def test_another_process_was_faster(mirrors, model, local, monkeypatch):
 
     def slow(address, file, part, advance):
         failure = from_mirror(address, file, part, advance)
-        part.replace(local / FILE)
+        part.replace(local / FETCHED)
         return failure
 
     monkeypatch.setattr(_store, "_from_mirror", slow)
     assert _store.find(entry, "deployable").read_bytes() == CONTENT
+
+
+def test_an_entry_that_is_published_again_has_another_file(mirrors, model, local):
+    first = _store.find(model(mirrors()), "deployable")
+    content = CONTENT[::-1]
+    file = WeightsFile(
+        FILE,
+        hashlib.sha256(content).hexdigest(),
+        len(content),
+        mirrors=[mirrors(content=content).address],
+    )
+    again = dataclasses.replace(model(), weights={"deployable": file})
+    assert _store.find(again, "deployable").read_bytes() == content
+    assert first.read_bytes() == CONTENT
+
+
+def test_a_second_process_does_not_cut_the_first_ones_file_short(mirrors, model, local):
+    """It saw no file when it began, and the first has written a part since."""
+    local.mkdir(parents=True)
+    part = local / "x.part"
+    part.write_bytes(CONTENT[:1000])
+    server = mirrors("no ranges")
+    seen = []
+    _store._fetch(
+        f"{server.address}{FILE}", len(CONTENT), part, lambda _: seen.append(part.stat().st_size)
+    )
+    assert min(seen) >= 1000
+    assert part.read_bytes() == CONTENT
 
 
 def test_the_local_folder_is_in_the_home_unless_told(monkeypatch, tmp_path):

@@ -156,7 +156,7 @@ def test_a_foreign_file(tmp_path, content):
 def test_a_newer_version(path):
     header, data = split(path.read_bytes())
     header["__metadata__"]["version"] = "2"
-    fails(path, join(header, data), "has version 2 .* up to 1: type `pip install -U larq-ext`")
+    fails(path, join(header, data), "has version 2 .* up to 1: install a newer one")
 
 
 def test_a_missing_file(tmp_path):

@@ -64,7 +64,9 @@ def ResNet20(
     `"siman"` is that of SiMaN's official code, with 271,194 parameters; only a method that
     centres its inputs should follow the stem's ReLU. `"fda"` is that of FDA-BNN's official
     code, but for the first values of the binary kernels, which it does not tell. Both pad with
-    zeros: `pad_values=0.0`.
+    zeros: `pad_values=0.0`. Where a convolution has the stride 2, `padding="same"` has its centres
+    one pixel further than PyTorch's padding on both sides: weights of the official code would see
+    the pixel beside.
 
     # Arguments
         input_shape: Height, width and channels.

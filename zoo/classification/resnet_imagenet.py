@@ -63,7 +63,9 @@ def ResNet18(
 
     `"default"` is Bi-Real Net with PReLU. `"mlp_classifier"` (11,693,716
     parameters) and `"siman"` (11,698,216) are those of the official code, which pads with zeros:
-    `pad_values=0.0`; Glorot's initializer and scales of norms from 1e-8 are theirs. Only a method
+    `pad_values=0.0`; Glorot's initializer and scales of norms from 1e-8 are theirs. With the stride
+    2, `padding="same"` has its centres one pixel further than their padding on both sides: weights
+    of the official code would see the pixel beside. Only a method
     that centres its inputs should follow the ReLU of SiMaN's stem. Of `"learnable_scale"` it is
     known that its 1x1 convolutions are binary, which makes 19 binary layers and 11,157,504
     binary weights; the order in the block is ours, after XNOR-Net. In floating point

@@ -23,8 +23,9 @@ def transposed(x, filters: int, units: Units, name: str):
     With the taps w of the transposed kernel along an axis,
     \\[ y_{2t} = x_{t-1} w_3 + x_t w_1, \qquad y_{2t+1} = x_t w_2 + x_{t+1} w_0 \\]
     so each of the 2x2 phases of the output is a 2x2 convolution. The border is what signs make
-    of 0: +1, or 0 for a method with inputs of 0 and 1. Each phase has a norm of its own, which the
-    runtime joins with the convolution; behind the interleaving it could not.
+    of 0: +1, or 0 for a method with inputs of 0 and 1; `"siman"` centres its inputs with the zeros
+    among them, so there it is the sign of minus the mean. Each phase has a norm of its own, which
+    the runtime joins with the convolution; behind the interleaving it could not.
     """
     rows = []
     for row in (0, 1):

@@ -58,7 +58,8 @@ def SBPN(
         num_classes: Makes the backbone a classifier of so many classes, to be trained first.
         quantizer: Name of a method, or `None` for a network in floating point.
         pad_values: What borders are padded with; `None` is what the method says. Those of
-            transposed convolutions are what signs make of 0: +1.
+            transposed convolutions are what signs make of 0: +1 (of `"siman"`, which centres its
+            inputs, that of minus the mean).
 
     # Returns
         A model from images to heatmaps `(samples, height / 4, width / 4, num_keypoints)`, or to
