@@ -139,12 +139,11 @@ setup(
     packages=PACKAGES,
     package_data={
         "larq_ext": ["py.typed"],
-        # Weights to train on are large: they stay out of the wheel.
         "larq_ext_zoo": [
             "entries/*.json",
             "entries/*.csv",
             "entries/*.png",
-            "entries/*.deployable.safetensors",
+            "entries/*.safetensors",
         ],
     },
     ext_modules=[DELEGATE],

@@ -97,6 +97,10 @@ def _leaf_layers(
             yield name, layer
 
 
+# What tells the second kernel of a separable layer from its first.
+POINTWISE = " (pointwise)"
+
+
 def input_shape(layer: tf.keras.layers.Layer) -> tuple[int | None, ...]:
     """The shape of a layer's input, as far as it is known."""
     try:
@@ -133,7 +137,7 @@ def binary_kernels(layer: tf.keras.layers.Layer) -> Iterator[tuple[str, Any, np.
 
 
 def _layer_cause(layer: tf.keras.layers.Layer, part: str, values: np.ndarray) -> str:
-    if part == " (pointwise)":
+    if part == POINTWISE:
         return "pointwise"
     for kind, cause in _LAYER_CAUSES.items():
         if isinstance(layer, kind):

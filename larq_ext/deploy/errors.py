@@ -21,6 +21,8 @@ class DeploymentError(RuntimeError):
     def __init__(self, message: str, report: AuditReport | None = None) -> None:
         super().__init__(message)
         self.report = report
+        # What the command exits with: a check failed, or something else is in the way.
+        self.exit_code = 2 if report is None else 1
 
 
 def require_engine() -> None:

@@ -174,7 +174,7 @@ def verify(
     """
     from larq_ext.runtime import Interpreter  # `deploy` itself needs no runtime
 
-    if tolerance < 0 or batch_size < 1:
+    if not tolerance >= 0 or batch_size < 1:
         raise ValueError(
             "Expected tolerance >= 0 and batch_size >= 1, received "
             f"tolerance={tolerance}, batch_size={batch_size}."

@@ -10,7 +10,12 @@ import numpy as np
 import tensorflow as tf
 
 from larq_ext._scope import quantized_scope
-from larq_ext.deploy._expected import _leaf_layers, _quantized_kernels, _rows_of_keras
+from larq_ext.deploy._expected import (
+    POINTWISE,
+    _leaf_layers,
+    _quantized_kernels,
+    _rows_of_keras,
+)
 from larq_ext.deploy.bake import _input_form, _is_binary
 from larq_ext.deploy.layers import BinaryConv2D
 from larq_ext.inspection._report import (
@@ -95,10 +100,14 @@ def inspect(
     for name, layer in progress(iter(layers), len(layers)) if verbose else layers:
         seen = _input_inspection(counters[id(layer)])
         parts: list[Any] = [kernel for kernel in kernels if kernel.layer is layer]
-        for kernel in parts or [None]:
+        if all(kernel.name.endswith(POINTWISE) for kernel in parts):
+            parts = [None, *parts]  # its inputs go into a float kernel first
+        for kernel in parts:
             old, note = _earlier(kernel, earlier)
             notes += note
-            rows.append(_row(name, layer, kernel, old, seen))
+            # The second kernel of a separable layer takes the sums of the first, which are real.
+            real = kernel is not None and kernel.name.endswith(POINTWISE)
+            rows.append(_row(name, layer, kernel, old, None if real else seen, real))
     if before is not None and all(r.kernel is None or r.kernel.flipped is None for r in rows):
         raise ValueError(
             f"No binary kernel of {model.name!r} has the name and the shape of one in "
@@ -155,7 +164,7 @@ def _signs_and_scale(layer, part, quantizer, latent) -> tuple[np.ndarray, np.nda
     return values > 0, np.abs(values).max(1)
 
 
-def _row(name, layer, kernel, old, seen) -> LayerInspection:
+def _row(name, layer, kernel, old, seen, real_inputs) -> LayerInspection:
     if kernel is None:
         inspected, histogram, warnings = None, None, ["its kernel is float"]
     else:
@@ -164,7 +173,7 @@ def _row(name, layer, kernel, old, seen) -> LayerInspection:
         histogram = np.histogram(finite, _BINS)
         warnings = list(_kernel_warnings(kernel, inspected))
         name = kernel.name
-    warnings += _input_warnings(layer, seen)
+    warnings += _input_warnings(layer, seen, real_inputs)
     return LayerInspection(name, type(layer).__name__, inspected, seen, tuple(warnings), histogram)
 
 
@@ -219,10 +228,14 @@ def _input_inspection(counter: BitCounter) -> InputInspection | None:
     )
 
 
-def _input_warnings(layer: Any, seen: InputInspection | None) -> Iterator[str]:
+def _input_warnings(layer: Any, seen: InputInspection | None, real_inputs: bool) -> Iterator[str]:
     if seen is None:
-        if not _is_binary(getattr(layer, "input_quantizer", None)):
+        quantizer = getattr(layer, "input_quantizer", None)
+        if real_inputs or quantizer is None:
             yield "its inputs are float"
+        elif not _is_binary(quantizer):
+            bits = getattr(quantizer, "precision", None)
+            yield f"its inputs have {bits} bits" if bits else "its inputs are not binary"
         return
     if seen.always_positive == seen.channels:
         yield "all inputs are +1; is there a ReLU before the sign?"

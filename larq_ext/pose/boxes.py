@@ -46,9 +46,9 @@ class BoxFile:
 
     def __init__(self, path: Path, min_score: float = 0.0) -> None:
         content = read_json(path)
-        self._ids: dict[str, Any] = {}
+        self._ids, found = _read(content, str(path))
         self._boxes: dict[Any, list[tuple[list[float], float]]] = {}
-        for key, box, score in _read(content, str(path), self._ids):
+        for key, box, score in found:
             if score >= min_score:
                 self._boxes.setdefault(key, []).append((box, score))
 
@@ -93,27 +93,60 @@ def fit(boxes: Boxes, image_size: tuple[int, int]) -> tuple[Boxes, list[str]]:
     return Boxes(np.hstack([first, last - first])[left], boxes.scores[left]), notes
 
 
-def _read(content: Any, name: str, ids: dict[str, Any]) -> Iterable[tuple[Any, list[float], float]]:
-    """Picture, box and score of each box; fills `ids` with the pictures' numbers by file name."""
+def _read(
+    content: Any, name: str
+) -> tuple[dict[str, Any], Iterable[tuple[Any, list[float], float]]]:
+    """The pictures' numbers by file name, and picture, box and score of each box."""
     if isinstance(content, list):
-        yield from _records(content, name, "record")
-    elif isinstance(content, dict) and {"images", "annotations"} <= content.keys():
+        named = {r["image_id"] for r in content if isinstance(_image_id(r), str)}
+        _by_file_name(named, name)
+        return {}, _records(content, name, "record")
+    if isinstance(content, dict) and {"images", "annotations"} <= content.keys():
+        ids: dict[str, Any] = {}
         for index, image in enumerate(_checked_list(content, "images", name)):
             if not isinstance(image, dict) or not isinstance(image.get("file_name"), str):
                 raise ValueError(f"{name}: image {index} lacks its `file_name`.")
             if not isinstance(image.get("id"), int | str):
                 raise ValueError(f"{name}: image {index} lacks its `id`, a number or a name.")
-            ids[PurePath(image["file_name"]).name] = image["id"]
-        yield from _records(_checked_list(content, "annotations", name), name, "annotation")
-    elif isinstance(content, dict) and all(isinstance(each, list) for each in content.values()):
-        for file, boxes in content.items():
-            for index, box in enumerate(boxes):
-                yield PurePath(file).name, _box(box, f"{name}: box {index} of {file}"), 1.0
-    else:
-        raise ValueError(
-            f"{name} holds no boxes: give a list of COCO detections, COCO annotations, or "
-            '{"file name": [[x, y, width, height], ...]}.'
+            if ids.setdefault(image["file_name"], image["id"]) != image["id"]:
+                raise ValueError(f"{name}: {image['file_name']} has two numbers.")
+        numbers = {file: ids[path] for path, file in _by_file_name(ids, name).items()}
+        return numbers, _records(_checked_list(content, "annotations", name), name, "annotation")
+    if (
+        isinstance(content, dict)
+        and content
+        and all(isinstance(each, list) for each in content.values())
+    ):
+        names = _by_file_name(content, name)
+        return {}, (
+            (names[file], _box(box, f"{name}: box {index} of {file}"), 1.0)
+            for file, boxes in content.items()
+            for index, box in enumerate(boxes)
         )
+    raise ValueError(
+        f"{name} holds no boxes: give a list of COCO detections, COCO annotations, or "
+        '{"file name": [[x, y, width, height], ...]}.'
+    )
+
+
+def _image_id(record: Any) -> Any:
+    return record.get("image_id") if isinstance(record, Mapping) else None
+
+
+def _by_file_name(paths: Iterable[str], name: str) -> dict[str, str]:
+    """The file name, by which a picture is known, of each path."""
+    found: dict[str, str] = {}
+    seen: dict[str, str] = {}
+    for path in paths:
+        file = PurePath(path).name
+        other = seen.setdefault(file, path)
+        if other != path:
+            raise ValueError(
+                f"{name} has boxes of {other} and of {path}: pictures are known by their names "
+                "without folders, so give a file of boxes for each folder."
+            )
+        found[path] = file
+    return found
 
 
 def _records(records: Any, name: str, kind: str) -> Iterable[tuple[Any, list[float], float]]:

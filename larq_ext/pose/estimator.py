@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from larq_ext._images import IMAGENET_MEAN, IMAGENET_STD
-from larq_ext._models_io import check_name, load_predictor
+from larq_ext._models_io import check_name, load_predictor, note_of
 from larq_ext.pose import geometry
 from larq_ext.pose.decode import METHODS, decode, mirror_back
 from larq_ext.pose.keypoints import KEYPOINTS
@@ -18,6 +18,7 @@ from larq_ext.pose.scoring import oks_nms, rescore
 
 STRIDE = 4  # pixels of the input for one of the heat maps
 _BATCH = 32
+_USUAL_SIZE = (256, 192)
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class PoseEstimator:
         decoding: How a peak becomes a coordinate, see `larq_ext.pose.decode.decode`.
         mean, std: The input is (pixel - mean) / std with pixels from 0 to 255, RGB; `None` takes
             what the entry of the zoo says, or else ImageNet's.
-        input_size: Height and width of the crops, for a model that takes any size.
+        input_size: Height and width of the crops, for a model that takes any size; `None` for
+            that of the model, or else 256 x 192.
         nms_threshold: Of persons in a picture that are more similar than this (OKS) only the best
             is kept; `None` keeps one for each box.
 
@@ -67,13 +69,13 @@ class PoseEstimator:
         decoding: str = "quarter",
         mean: Sequence[float] | np.ndarray | None = None,
         std: Sequence[float] | np.ndarray | None = None,
-        input_size: tuple[int, int] = (256, 192),
+        input_size: tuple[int, int] | None = None,
         nms_threshold: float | None = 0.9,
     ) -> None:
         if decoding not in METHODS:
             raise ValueError(f"`decoding` is one of {list(METHODS)}, received {decoding!r}.")
         self.flip_test, self.decoding, self.nms_threshold = flip_test, decoding, nms_threshold
-        self.note: str | None = None
+        self.note = note_of(model) if isinstance(model, str | Path) else None
         if isinstance(model, str | Path) and check_name(model) is None:
             import larq_ext_zoo as zoo
 
@@ -82,8 +84,6 @@ class PoseEstimator:
                 scale = entry.preprocessing.scale
                 mean = np.divide(entry.preprocessing.mean, scale) if mean is None else mean
                 std = np.divide(entry.preprocessing.std, scale) if std is None else std
-            if not entry.pretrained:
-                self.note = f"Note: {model} is not trained, so its predictions mean nothing."
         self._mean = np.asarray(IMAGENET_MEAN if mean is None else mean, np.float32)
         self._std = np.asarray(IMAGENET_STD if std is None else std, np.float32)
         self._predictor = load_predictor(model)
@@ -137,7 +137,7 @@ class PoseEstimator:
         scores = rescore(scores, keypoints[..., 2])
         kept: Sequence[int] = range(len(boxes))
         if self.nms_threshold is not None:
-            areas = scales.prod(1) * geometry.PIXEL_STD**2
+            areas = geometry.view_area(scales)
             kept = sorted(oks_nms(keypoints, scores, areas, self.nms_threshold))
         return [Pose(keypoints[index], float(scores[index]), boxes[index]) for index in kept]
 
@@ -166,12 +166,17 @@ class PoseEstimator:
         return maps
 
 
-def _input_size(name: Any, shape: Sequence[int | None], free: tuple[int, int]) -> tuple[int, int]:
+def _input_size(
+    name: Any, shape: Sequence[int | None], given: tuple[int, int] | None
+) -> tuple[int, int]:
     if len(shape) != 3 or shape[-1] != 3:
         raise ValueError(
             f"{name} is no pose network: it takes no RGB images, its input is {tuple(shape)}."
         )
-    height, width = (free[axis] if shape[axis] is None else shape[axis] for axis in (0, 1))
+    size = _USUAL_SIZE if given is None else given
+    height, width = (size[axis] if shape[axis] is None else shape[axis] for axis in (0, 1))
+    if given is not None and (height, width) != tuple(given):
+        raise ValueError(f"{name} takes crops of {height} x {width}, received input_size={given}.")
     return int(height or 0), int(width or 0)
 
 

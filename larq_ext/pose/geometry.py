@@ -26,7 +26,7 @@ def clip_box(box: Sequence[float], image_size: Sequence[int]) -> np.ndarray | No
         image_size: Height and width of the picture.
 
     # Returns
-        float64 array `(4,)` of x, y, width, height; `None` if nothing is left, or only a point.
+        float64 array `(4,)` of x, y, width, height; `None` if no area is left.
 
     # References
         - [Official code](https://github.com/leoxiaobin/deep-high-resolution-net.pytorch)
@@ -36,9 +36,12 @@ def clip_box(box: Sequence[float], image_size: Sequence[int]) -> np.ndarray | No
     last = np.minimum(last, first + np.maximum(0.0, np.asarray(box[2:], float) - 1))
     size = last - first
     # A comparison that NaN fails.
-    if not (size.min() >= 0 and size.max() > 0):
-        return None
-    return np.concatenate([first, size])
+    return np.concatenate([first, size]) if size.min() > 0 else None
+
+
+def view_area(scale: np.ndarray) -> np.ndarray:
+    """Areas of views in square pixels, from their scales `(..., 2)`."""
+    return scale.prod(-1) * PIXEL_STD**2
 
 
 def box_to_view(

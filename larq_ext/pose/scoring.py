@@ -139,7 +139,8 @@ def evaluate(
 
     # Arguments
         ground_truth: Annotations in COCO's form: a `.json` or `.json.gz` file, or its content.
-            Results of pictures that it does not name are left out.
+            Results of pictures that it does not name are left out; persons in pictures without
+            results count as missed, so give the annotations of the pictures that were looked at.
         records: Results, as `results` gives them.
 
     # Returns
@@ -156,7 +157,7 @@ def evaluate(
         from pycocotools.cocoeval import COCOeval
     except ImportError as error:
         raise ImportError(
-            "COCO's numbers need pycocotools: type `pip install 'larq-ext[pose]'`."
+            "COCO's numbers need pycocotools: type `pip install 'pycocotools>=2.0.7'`."
         ) from error
     dataset = _ground_truth(ground_truth)
     images = {image["id"] for image in dataset["images"]}

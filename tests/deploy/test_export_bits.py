@@ -407,7 +407,6 @@ def test_the_command_writes_bits(classifier_conversion, run, tmp_path):
 @pytest.mark.parametrize(
     ("model", "output", "message"),
     [
-        ("model.keras", "model.bin", r"bits (.npz) or ONNX (.onnx); received model.bin"),
         ("gone.keras", "model.npz", "There is no file gone.keras"),
         ("gone.tflite", "model.npz", "There is no file gone.tflite"),
         ("gone.tflite", "model.onnx", "ONNX is made of a model"),
@@ -418,3 +417,9 @@ def test_wrong_use_of_the_command_is_one_line(model, output, message):
     assert result.exit_code == 2
     (line,) = result.stderr.splitlines()
     assert line.startswith("Error: ") and message in line
+
+
+def test_other_suffixes_are_wrong_use():
+    result = command("model.keras", "-o", "model.bin")
+    assert result.exit_code == 2
+    assert "must end in .npz or .onnx, received 'model.bin'" in result.stderr

@@ -201,6 +201,20 @@ def test_ranges_are_those_of_the_samples(model, edged):
     assert cut.maximum == pytest.approx(np.percentile(relu, 99), rel=0.02)
 
 
+def test_ranges_are_of_all_batches_of_samples(model):
+    """More samples than are run at once, of which the last batch has the largest."""
+    x = images(count=70)
+    x[69, 0, 0, 0] = 9.0
+    edged = int8_edges(model, x)
+    back = int8_edges(model, x[::-1])
+    for name in ("stem", "logits"):
+        one, other = edged.get_layer(name), back.get_layer(name)
+        for role in ("input_quantizer", "output_quantizer"):
+            first, second = getattr(one, role), getattr(other, role)
+            assert (first.minimum, first.maximum) == pytest.approx((second.minimum, second.maximum))
+    assert 9 <= edged.get_layer("stem").input_quantizer.maximum < 9.5
+
+
 def test_kept_values_are_of_all_channels():
     values = np.zeros((64, 32, 32, 64), np.float32)
     values[..., 1::2] = 100.0

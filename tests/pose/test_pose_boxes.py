@@ -71,6 +71,32 @@ def test_boxes_by_file_name(tmp_path):
     assert not len(file.find(Path("two.png")).boxes)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"a/1.jpg": [[1, 2, 3, 4]], "b/1.jpg": [[5, 6, 7, 8]]},
+        [{"image_id": f"{folder}/1.jpg", "bbox": [1, 2, 3, 4]} for folder in "ab"],
+        {
+            "images": [{"id": 1, "file_name": "a/1.jpg"}, {"id": 2, "file_name": "b/1.jpg"}],
+            "annotations": [],
+        },
+    ],
+)
+def test_pictures_of_one_name_would_get_each_others_boxes(tmp_path, content):
+    path = tmp_path / "boxes.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"[ab]/1\.jpg and of [ab]/1\.jpg: pictures are known by"):
+        BoxFile(path)
+
+
+def test_one_picture_of_two_numbers(tmp_path):
+    path = tmp_path / "boxes.json"
+    images = [{"id": number, "file_name": "1.jpg"} for number in (1, 2)]
+    path.write_text(json.dumps({"images": images, "annotations": []}))
+    with pytest.raises(ValueError, match=r"1\.jpg has two numbers"):
+        BoxFile(path)
+
+
 def test_the_number_of_a_picture():
     assert image_id("a/000000397133.jpg") == 397133
     assert image_id("COCO_val2014_000000000042.jpg") == 42

@@ -17,6 +17,19 @@ INDICES = [KEYPOINTS.index(name) for name in SPOTS]
 PLACES = np.array(list(SPOTS.values()))
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--json", "--threshold", 0.5], "--threshold does nothing without -o"),
+        (["--json", "--show-boxes"], "--show-boxes does nothing without -o"),
+        (["--json", "--min-score", 0.5], "--min-score does nothing without --boxes"),
+    ],
+)
+def test_options_that_would_do_nothing(options, message):
+    result = run("model.keras", "image.jpg", *options)
+    assert result.exit_code == 2 and message in result.stderr
+
+
 def run(*arguments):
     result = CliRunner().invoke(cli.main, ["pose", *map(str, arguments)])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
@@ -124,7 +137,7 @@ def test_interruption_loses_nothing_that_is_done(network_file, folder, tmp_path,
 
     monkeypatch.setattr(pictures, "estimate", estimate)
     result = run(network_file, folder, "-o", tmp_path / "drawn", "--json")
-    assert result.exit_code == 1 and "Aborted!" in result.stderr
+    assert result.exit_code == 130 and "Stopped." in result.stderr
     (record,) = json.loads(result.stdout)
     assert record["file_name"] == "a1.png"
     assert [path.name for path in (tmp_path / "drawn").iterdir()] == ["a1.png"]

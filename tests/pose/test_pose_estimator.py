@@ -116,7 +116,9 @@ def test_a_model_of_the_zoo_knows_how_and_says_that_it_is_not_trained(monkeypatc
     )
     monkeypatch.setitem(registry._ENTRIES, entry.name, entry)
     estimator = PoseEstimator("spots.test", flip_test=False)
-    assert estimator.note == "Note: spots.test is not trained, so its predictions mean nothing."
+    assert estimator.note == (
+        "Note: spots.test is not trained: its weights are random and mean nothing."
+    )
     (pose,) = estimator.predict(np.full((40, 30, 3), 100, np.uint8))
     assert pose.keypoints[0, 2] == pytest.approx((100 / 255 - 0.5) / 0.5 * 0.225 + 0.406, rel=1e-3)
     assert PoseEstimator(spot_network()).note is None

@@ -97,7 +97,7 @@ def test_transform_takes_a_matrix_for_each_person():
         ((10, 20, 30, 40), (10, 20, 29, 39)),
         ((-5, -5, 30, 40), (0, 0, 29, 39)),  # only the corner moves, as in the official code
         ((90, 40, 30, 40), (90, 40, 9, 29)),
-        ((10, 20, 1, 40), (10, 20, 0, 39)),
+        ((10, 20, 1, 40), None),
         ((200, 20, 30, 40), None),
         ((10, 20, 1, 1), None),
         ((10, 20, 0, 0), None),

@@ -182,7 +182,7 @@ def test_what_is_no_ground_truth(tmp_path, content, message):
 
 def test_without_pycocotools_the_error_is_what_to_type(monkeypatch):
     monkeypatch.setitem(sys.modules, "pycocotools.coco", None)
-    with pytest.raises(ImportError, match=r"pip install 'larq-ext\[pose\]'"):
+    with pytest.raises(ImportError, match=r"pip install 'pycocotools"):
         scoring.evaluate(truth(person(POINTS)), [])
 
 

@@ -1,4 +1,4 @@
-"""The command `pose`."""
+"""Where the joints of persons are."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Any
 
 import click
 
-from larq_ext import cli
-from larq_ext.pose.decode import METHODS
+from larq_ext.commands._common import CHECK_FAILED, DONE, given, introduce
+from larq_ext.commands._options import DECODINGS
 
 
 @click.command(
+    "pose",
     epilog="MODEL is the name of a pose network in the zoo, a .keras or .h5 file, a SavedModel "
-    "folder, or a converted .tflite file."
+    "folder, the folder of a run, or a converted .tflite file.",
 )
 @click.argument("model")
 @click.argument(
@@ -43,7 +44,7 @@ from larq_ext.pose.decode import METHODS
 )
 @click.option(
     "--decoding",
-    type=click.Choice(METHODS),
+    type=click.Choice(DECODINGS),
     default="quarter",
     show_default=True,
     help="How the peak of a heat map becomes a position.",
@@ -63,7 +64,7 @@ from larq_ext.pose.decode import METHODS
     help="Boxes of a lower score are left out.",
 )
 @click.option("--show-boxes", is_flag=True, help="Draw the boxes too.")
-def pose(
+def command(
     model: str,
     images: tuple[Path, ...],
     boxes: Path | None,
@@ -84,15 +85,21 @@ def pose(
 
     \b
     Examples:
-      larq-ext pose runs/SBPN18Small/model.keras me.jpg --whole-image -o skeleton.png
+      larq-ext pose runs/SBPN18Small me.jpg --whole-image -o skeleton.png
       larq-ext pose model.tflite frames/ --boxes detections.json -o drawn/
       larq-ext pose model.keras photos/ --boxes boxes.json --json > keypoints.json
     """
     if boxes is not None and whole_image:
         raise ValueError("--boxes and --whole-image exclude each other: give one of them.")
+    for option, belongs in (("threshold", output), ("show_boxes", output), ("min_score", boxes)):
+        if belongs is None and given(option):
+            needed = "--boxes" if option == "min_score" else "-o"
+            raise ValueError(f"--{option.replace('_', '-')} does nothing without {needed}.")
     if output is None and not as_json:
         raise ValueError("Say what to make: -o OUT.png draws skeletons, --json prints keypoints.")
     from larq_ext._images import image_files
+
+    introduce(model)
     from larq_ext.pose.boxes import BoxFile
     from larq_ext.pose.estimator import PoseEstimator
     from larq_ext.pose.pictures import estimate, targets
@@ -101,8 +108,6 @@ def pose(
     outputs = [None] * len(files) if output is None else targets(files, output)
     box_file = None if boxes is None else BoxFile(boxes, min_score)
     estimator = PoseEstimator(model, flip_test=not no_flip, decoding=decoding)
-    if estimator.note:
-        click.echo(estimator.note, err=True)
     records: list[dict[str, Any]] = []
     done = 0
     try:
@@ -131,7 +136,7 @@ def pose(
         elif done:
             what = "1 image" if done == 1 else f"{done} images"
             click.echo(f"Wrote {output}: {what}, persons found: {len(records)}.")
-    sys.exit(cli.DONE if done == len(files) else cli.CHECK_FAILED)
+    sys.exit(DONE if done == len(files) else CHECK_FAILED)
 
 
 def _with_progress(jobs: list) -> Iterable:

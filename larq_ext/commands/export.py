@@ -1,4 +1,4 @@
-"""The command `export`."""
+"""A model in forms that need nothing of ours."""
 
 from __future__ import annotations
 
@@ -6,21 +6,20 @@ from pathlib import Path
 
 import click
 
-from larq_ext import cli
+from larq_ext.commands._common import MODEL_HELP, captured_stderr, import_library, load_model
+from larq_ext.commands._options import file_option
 
-_SUFFIXES = {".npz": "bits (.npz)", ".onnx": "ONNX (.onnx)"}
 
-
-@click.command(epilog=f"{cli._MODEL_HELP} For bits it may also be a converted .tflite file.")
+@click.command("export", epilog=f"{MODEL_HELP} For bits it may also be a converted .tflite file.")
 @click.argument("model")
-@click.option(
+@file_option(
     "-o",
     "--output",
+    suffixes=(".npz", ".onnx"),
     required=True,
-    type=click.Path(dir_okay=False, path_type=Path),
     help="The .npz or .onnx file to write.",
 )
-def export(model: str, output: Path) -> None:
+def command(model: str, output: Path) -> None:
     """Write MODEL in a form that needs nothing of ours to run.
 
     \b
@@ -35,19 +34,16 @@ def export(model: str, output: Path) -> None:
       larq-ext export model.tflite -o model.npz
       larq-ext export digits_net.fda_digits -o digits.onnx
     """
-    if output.suffix not in _SUFFIXES:
-        known = " or ".join(_SUFFIXES.values())
-        raise ValueError(f"The suffix of the output picks the form, {known}; received {output}.")
     is_file = model.endswith(".tflite")
     if is_file and output.suffix == ".onnx":
         raise ValueError(f"ONNX is made of a model, not of a converted file: received {model}.")
     if not is_file:
-        network = cli.load_model(model)
-    cli.import_library()
+        network = load_model(model)
+    import_library()
     from larq_ext.deploy import export_bits, export_onnx
 
     # TensorFlow writes to the terminal from native code when it freezes a graph.
-    with cli._captured_stderr():
+    with captured_stderr():
         if output.suffix == ".onnx":
             export_onnx(network, output)
         else:
