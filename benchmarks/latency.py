@@ -66,17 +66,19 @@ def markdown(reports: dict) -> Iterator[str]:
         for name in dict.fromkeys(row.name for row in first.contests)
         if all(report.contest(name).seconds is not None for report in reports.values())
     ]
-    base, *others = names
+    bases = {report.base[0] for report in reports.values()}
+    base = bases.pop()
+    # Ratios are to what each network was compared with, which may not be the same for all.
+    others = [] if bases else [name for name in names if name != base]
     header = ["network", "threads", *(f"{name}, ms" for name in names)]
     header += [*(f"{name} / {base}" for name in others), "binary MAC/s", "of the register loop"]
     yield _line(header)
     yield _line(["---"] * len(header))
     for case, report in reports.items():
         for threads in dict.fromkeys(row.threads for row in report.contests):
-            own = report.contest(base, threads)
             cells = [case, str(threads)]
             cells += [_milliseconds(report.contest(name, threads)) for name in names]
-            cells += [_ratio(report.contest(name, threads), own) for name in others]
+            cells += [_ratio(report.contest(name, threads)) for name in others]
             cells += [_rate(report, threads), _fraction(report, threads)]
             yield _line(cells)
     for case, report in reports.items():
@@ -100,9 +102,8 @@ def _milliseconds(row) -> str:
     return _spread(row.seconds.times(1e3), 3)
 
 
-def _ratio(row, own) -> str:
-    # The report's ratios are to the first number of threads.
-    return _spread(row.ratio.times(1 / own.ratio.median), 2)
+def _ratio(row) -> str:
+    return "" if row.ratio_of_threads is None else _spread(row.ratio_of_threads, 2)
 
 
 def _rate(report, threads: int) -> str:
@@ -143,7 +144,8 @@ def main() -> None:
         reports[name] = measure(build, threads, options)
         shown = str(reports[name]) if options.operators else reports[name].table()
         print(f"\n{name}\n{shown}", flush=True)
-    table = f"{next(iter(reports.values())).conditions()}\n\n" + "\n".join(markdown(reports))
+    busiest = max(reports.values(), key=lambda report: report.machine["load"] or 0)
+    table = f"{busiest.conditions()}\n\n" + "\n".join(markdown(reports))
     print(f"\n{table}")
     if options.markdown:
         options.markdown.write_text(table + "\n")

@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 IDENTIFIER = b"TFL3"  # bytes 4 to 8 of every TensorFlow Lite file
+
+
+def check_file(path: Path) -> None:
+    """Checks that a path is a file.
+
+    # Raises
+        FileNotFoundError: if there is none, or it is a folder.
+    """
+    if path.is_dir():
+        raise FileNotFoundError(f"{path} is a folder: expected a file.")
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}.")
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file of any size, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while data := file.read(1 << 20):
+            digest.update(data)
+    return digest.hexdigest()
 
 
 def load_flatbuffer(flatbuffer_or_path: bytes | bytearray | str | Path) -> bytes:
@@ -27,8 +49,7 @@ def load_flatbuffer(flatbuffer_or_path: bytes | bytearray | str | Path) -> bytes
         data, source = bytes(flatbuffer_or_path), "the given bytes"
     elif isinstance(flatbuffer_or_path, (str, Path)):
         path = Path(flatbuffer_or_path)
-        if not path.is_file():
-            raise FileNotFoundError(f"There is no file {path}.")
+        check_file(path)
         data, source = path.read_bytes(), str(path)
     else:
         raise ValueError(

@@ -26,7 +26,8 @@ def require_tensorflow() -> None:
     """
     if not has_tensorflow():
         raise ImportError(
-            "larq_ext needs TensorFlow for this: type `pip install larq-ext` without `--no-deps`. "
+            "larq_ext needs TensorFlow for this: type `pip install .` in the folder of larq-ext, "
+            "without `--no-deps`. "
             "(Only `larq_ext.runtime` and `larq_ext.pose` work without it.)"
         )
 

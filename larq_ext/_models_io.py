@@ -5,9 +5,12 @@ TensorFlow takes seconds to import, so nothing here imports it before a model is
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import json
 import logging
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,7 +33,8 @@ def load_model(name: str | Path, form: str = "deployable") -> Any:
     """Loads a model from a file or the zoo.
 
     # Arguments
-        name: The path of a `.keras` or `.h5` file or of a SavedModel folder, or a zoo name.
+        name: The path of a `.keras` or `.h5` file, of a SavedModel folder or of a run's folder,
+            or a zoo name.
         form: Of a trained model of the zoo, as `larq_ext_zoo.get` takes it.
 
     # Returns
@@ -41,9 +45,7 @@ def load_model(name: str | Path, form: str = "deployable") -> Any:
         ValueError: if the file holds no model, or there is no such name.
     """
     path = check_name(name)
-    # What a model file may name.
-    for room in ("quantizers", "layers", "deploy"):
-        importlib.import_module(f"larq_ext.{room}")
+    import_rooms()
     import tensorflow as tf
 
     # Larq's advice on constraints is for training, and comes again for each layer loaded.
@@ -56,9 +58,63 @@ def load_model(name: str | Path, form: str = "deployable") -> Any:
         return tf.keras.models.load_model(path, compile=False)
     except Exception as error:  # each format fails in ways of its own
         first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        # Larq Zoo's networks have objects of their own, which only its import makes known.
+        unknown = "nknown" in str(error) or "larq_zoo" in str(error)
+        if unknown and "larq_zoo" not in sys.modules:
+            with contextlib.suppress(ImportError):
+                importlib.import_module("larq_zoo")
+                return load_model(name, form)
+        hint = ""
+        if "larq_zoo" in first_line and "larq_zoo" not in sys.modules:
+            hint = " Type `pip install 'larq-zoo>=2.4,<2.5'`."
+        elif unknown:
+            hint = (
+                " A file with layers of your own is loaded in Python, where you import them: give "
+                "the model to larq_ext there."
+            )
         raise ValueError(
-            f"{name} is not a model that Keras can load (.keras, .h5 or SavedModel): {first_line}"
+            f"{name} is not a model that Keras can load (.keras, .h5 or SavedModel): "
+            f"{first_line}{hint}"
         ) from error
+
+
+def import_rooms() -> None:
+    """Imports what a model file may name."""
+    for room in ("quantizers", "layers", "deploy"):
+        importlib.import_module(f"larq_ext.{room}")
+
+
+def note_of(name: str | Path) -> str | None:
+    """What to know about a name of the zoo whose model is not trained.
+
+    # Raises
+        ValueError: if it is neither a file nor in the zoo, with the names that come near.
+    """
+    if check_name(name) is not None:
+        return None
+    import larq_ext_zoo as zoo
+
+    try:
+        entry = zoo.entry(str(name))
+    except ValueError as error:
+        raise ValueError(f"There is no file {name}. {error}") from error
+    if entry.pretrained:
+        return None
+    return f"Note: {name} is not trained: its weights are random and mean nothing."
+
+
+def run_record(name: str | Path) -> dict[str, Any]:
+    """What the run that wrote a model recorded beside it; empty for any other model."""
+    path = check_name(name)
+    record = None if path is None else path.with_name("metrics.json")
+    if record is None or not record.is_file():
+        return {}
+    try:
+        values = json.loads(record.read_text(encoding="utf-8"))
+    except ValueError:  # of somebody else
+        return {}
+    known = isinstance(values, dict) and isinstance(values.get("configuration"), dict)
+    return values if known and "dataset" in values["configuration"] else {}
 
 
 def check_name(name: str | Path) -> Path | None:
@@ -72,8 +128,13 @@ def check_name(name: str | Path) -> Path | None:
     is_path = path.suffix in _SUFFIXES or path.exists() or os.sep in str(name)
     if is_path and not path.exists():
         raise FileNotFoundError(f"There is no file {name}.")
+    if (path / "model.keras").is_file():  # the folder of a run
+        return path / "model.keras"
     if path.is_dir() and not (path / "saved_model.pb").is_file():
-        raise ValueError(f"The folder {name} is no SavedModel: it holds no saved_model.pb.")
+        raise ValueError(
+            f"The folder {name} is neither a SavedModel nor a finished run: it holds no "
+            "saved_model.pb and no model.keras."
+        )
     return path if is_path else None
 
 

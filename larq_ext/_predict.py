@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from larq_ext._files import check_file
 from larq_ext._images import load_image
-from larq_ext._models_io import check_name, load_predictor
+from larq_ext._models_io import check_name, load_predictor, run_record
 
 _BATCH = 32
 
@@ -35,6 +36,9 @@ class Classifier:
         in_zoo = check_name(model) is None
         if like is not None and given:
             raise ValueError("--like says all of it: leave --mean, --std, --scale, --resize out.")
+        trained_here = {} if in_zoo or like is not None or given else run_record(model)
+        if trained_here:
+            like = _classified(model, trained_here["configuration"]["dataset"])
         says_all = like is not None or bool(given.keys() & {"mean", "std", "scale"})
         if in_zoo and given and not says_all:
             raise ValueError(
@@ -50,11 +54,10 @@ class Classifier:
         import larq_ext_zoo as zoo
         from larq_ext_zoo.preprocessing import preparation
 
-        self.note = None
-        if in_zoo and not zoo.entry(model).pretrained:
-            self.note = f"Note: {model} is not trained, so its predictions mean nothing."
         known = None if given else preparation(like or model)
         self._names: Any = known.classes if known else None
+        if self._names is None:
+            self._names = trained_here.get("classes")
         if classes is not None:
             self._names = read_classes(classes)
         if known is None:
@@ -116,13 +119,25 @@ def read_classes(path: Path) -> list[str]:
         FileNotFoundError: if there is no such file.
         ValueError: if it is neither.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}.")
-    text = path.read_text(encoding="utf-8").strip()
-    names = json.loads(text) if text.startswith("[") else text.splitlines()
+    check_file(path)
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+        names = json.loads(text) if text.startswith("[") else text.splitlines()
+    except ValueError as error:  # not UTF-8, or no JSON
+        raise ValueError(f"{path} cannot be read: {error}") from error
     if not names or not all(isinstance(name, str) and name.strip() for name in names):
         raise ValueError(f"{path} has no names of classes: one a line, or a JSON list of texts.")
     return [name.strip() for name in names]
+
+
+def _classified(model: str, dataset: str) -> str | None:
+    """The data set of a run, if it is one of images to classify that the zoo knows."""
+    from larq_ext_zoo._data import DATASETS
+
+    known = DATASETS.get(dataset)
+    if known is not None and known.task != "classification":
+        raise ValueError(f"{model} finds poses: type `larq-ext pose {model} IMAGE -o OUT.png`.")
+    return dataset if known is not None else None
 
 
 def _numbers(option: str, text: str) -> list[float]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 WIDTH = 100
@@ -29,6 +30,13 @@ def shorten(text: str, width: int) -> str:
 def wrap(text: str) -> list[str]:
     """Lines of a paragraph."""
     return textwrap.wrap(text, WIDTH, subsequent_indent="  ")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """` Did you mean ...?` with the known names that come near, or nothing."""
+    lowered = {one.lower(): one for one in sorted(known)}
+    near = [lowered[match] for match in difflib.get_close_matches(str(name).lower(), lowered)]
+    return f" Did you mean {' or '.join(near)}?" if near else ""
 
 
 def split_options(text: str) -> list[str]:

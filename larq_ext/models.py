@@ -7,7 +7,6 @@ model = lqx.models.requantize(larq_zoo.sota.QuickNet(), "fda")
 
 from __future__ import annotations
 
-import difflib
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,6 +17,7 @@ import tensorflow as tf
 
 from larq_ext._rebuild import hidden_layers, obstacle
 from larq_ext._scope import quantized_scope
+from larq_ext._text import did_you_mean
 from larq_ext.deploy.bake import _KERNELS, _input_form, _is_binary
 from larq_ext.deploy.layers import BinaryConv2D
 from larq_ext.layers import (
@@ -159,10 +159,9 @@ class _Chooser:
             return method(choice).name
         for name in choice:
             if name not in _ARGUMENTS:
-                near = difflib.get_close_matches(str(name), _ARGUMENTS, n=1)
                 raise ValueError(
                     f"`quantizer` may hold {list(_ARGUMENTS)}, received {name!r}."
-                    + (f" Did you mean {near[0]!r}?" if near else "")
+                    + did_you_mean(name, _ARGUMENTS)
                 )
         if choice.get("quantizer") is not None:
             method(choice["quantizer"])

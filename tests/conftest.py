@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import pathlib
+import shutil
 import sys
+import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -17,12 +20,23 @@ import tensorflow as tf
 sys.path.insert(0, str(pathlib.Path(__file__).parent / "quantizers"))
 
 
+def pytest_configure():
+    """A developer's own models must not be seen."""
+    os.environ["LARQ_EXT_HOME"] = tempfile.mkdtemp(prefix="larq_ext_home")
+    atexit.register(shutil.rmtree, os.environ["LARQ_EXT_HOME"], ignore_errors=True)
+
+
 def pytest_collection_modifyitems(items):
     if not os.environ.get("LARQ_EXT_TEST_ALL"):
         skip = pytest.mark.skip(reason="runs with LARQ_EXT_TEST_ALL=1")
         for item in items:
             if item.get_closest_marker("exhaustive"):
                 item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def fixed_seed_of_fixtures():
+    tf.keras.utils.set_random_seed(0)
 
 
 @pytest.fixture(autouse=True)

@@ -92,6 +92,7 @@ def test_native_row_and_operators(tiny):
     report = benchmark(tiny.model, tiny.flatbuffer, against=["lce"], num_threads=[1, 2], rounds=2)
     assert report.base == ("native", 1)
     assert report.contest("native").ratio.median == 1.0
+    assert report.contest("native").ratio_of_threads.median == 1.0
     assert [(row.name, row.threads) for row in report.contests] == [
         ("native", 1),
         ("lce", 1),
@@ -219,6 +220,30 @@ def test_turns_alternate_and_overhead_is_timed_with_them():
     expected = ["a", "b", "overhead", "b", "overhead", "a", "b", "overhead"]
     assert order[-len(expected) :] == expected
     assert all(seconds > 0 for turn in turns["b"] for seconds in turn.seconds)
+
+
+def test_what_cannot_run_leaves_the_others(monkeypatch):
+    """TensorFlow Lite refuses the int8 twin, and LCE the file: native is still measured."""
+    from larq_ext.benchmark import _run
+
+    def no_int8(twin, int8):
+        if int8:
+            raise RuntimeError("no int8 for GELU\nmore")
+        return convert_twin(twin, int8=int8)
+
+    def no_file(flatbuffer, num_threads):
+        raise ValueError("an operator that LCE lacks")
+
+    convert_twin = _run.convert_twin
+    monkeypatch.setattr(_run, "convert_twin", no_int8)
+    monkeypatch.setattr(_run, "lce_contender", no_file)
+    model = tf.keras.Sequential([tf.keras.Input((6, 6, 32)), quant_conv(32, pad_values=-1.0)])
+    report = benchmark(model, rounds=1)
+    assert report.contest("native").seconds is not None
+    assert report.contest("float32").seconds is not None
+    assert report.contest("int8").unavailable == "no int8 for GELU"
+    assert report.contest("lce").unavailable == "an operator that LCE lacks"
+    assert any("0/1 layers are binary" in note for note in report.notes)
 
 
 def test_ratios_compare_turns_of_the_same_round():

@@ -264,7 +264,8 @@ def test_layers_in_models_and_wrappers_and_parts_of_kernels():
         "frames/sep (pointwise)",
         "each",
     ]
-    assert all(row.inputs is not None for row in rows)
+    assert [row.inputs is None for row in rows] == [False, True, False]
+    assert "its inputs are float" in rows[1].warnings, "sums of the first kernel"
     depthwise = separable.depthwise_kernel.numpy()
     expected = np.mean([plain_entropy((depthwise[..., c, 0] >= 0).mean()) for c in range(5)])
     assert rows[0].kernel.filter_entropy == pytest.approx(expected)
@@ -343,7 +344,7 @@ def run(*arguments):
 
 
 def test_command(files):
-    result = run(files / "a.keras", "--before", files / "b.h5", "--data", files / "x.npy")
+    result = run(files / "a.keras", "--before", files / "b.h5", "--inputs", files / "x.npy")
     assert result.exit_code == 0, result.stderr
     assert f"20 samples of {files / 'x.npy'}" in " ".join(result.stdout.split())
     assert "net: 486 binary weights in 2 kernels" in result.stdout
@@ -366,7 +367,7 @@ def test_command_help_and_errors(files):
     assert "larq-ext inspect model.keras" in run("--help").stdout.split("Examples:")[1]
     for arguments, message in (
         (["gone.keras"], "gone.keras"),
-        ([files / "a.keras", "--data", "gone.npy"], "no file gone.npy"),
+        ([files / "a.keras", "--inputs", "gone.npy"], "no file gone.npy"),
         ([files / "a.keras", "--samples", 0], "0 is not in the range"),
     ):
         result = run(*arguments)

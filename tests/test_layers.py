@@ -229,7 +229,7 @@ def test_an_unknown_method_is_an_error_that_lists_the_known_ones(wrong):
     assert all(name in str(error.value) for name in METHODS)
     assert repr(wrong) in str(error.value)
     if wrong == "fdaa":
-        assert "Did you mean 'fda'?" in str(error.value)
+        assert "Did you mean fda?" in str(error.value)
 
 
 def test_an_unknown_scale_is_an_error():
@@ -408,10 +408,14 @@ def test_mixed_precision(name, dtype):
     finally:
         tf.keras.mixed_precision.set_global_policy("float32")
     half.set_weights(single.get_weights())
-    with tf.GradientTape() as tape:
-        y = half(x, training=False)
-        loss = tf.reduce_sum(tf.cast(y, tf.float32))
-    gradients = tape.gradient(loss, half.trainable_weights)
+    gradients, missing = [], []
+    for layer in (single, half):
+        with tf.GradientTape() as tape:
+            y = layer(x, training=False)
+            loss = tf.reduce_sum(tf.cast(y, tf.float32))
+        gradients = tape.gradient(loss, layer.trainable_weights)
+        missing.append([gradient is None for gradient in gradients])
+    assert missing[0] == missing[1] and not all(missing[0])
     assert y.dtype == dtype[6:]
     assert all(w.dtype == tf.float32 for w in half.weights)
     assert all(g is None or (g.dtype == tf.float32 and np.isfinite(g).all()) for g in gradients)

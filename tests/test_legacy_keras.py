@@ -99,7 +99,7 @@ FAILS = {
     "no tensorflow": (
         WITHOUT.format("tensorflow") + "import larq_ext\nlarq_ext.layers",
         {},
-        ["needs TensorFlow", "pip install larq-ext", "larq_ext.runtime"],
+        ["needs TensorFlow", "pip install .", "larq_ext.runtime"],
     ),
 }
 

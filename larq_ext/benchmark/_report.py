@@ -24,6 +24,7 @@ class Contest:
         threads: the number of threads.
         seconds: one inference.
         ratio: how many times the base's time it takes, compared round by round.
+        ratio_of_threads: the same with the base's contender on as many threads as this one.
         samples: how many inferences were timed.
         copying: seconds that were subtracted for copying inputs and outputs; 0 where only the
             inference was timed.
@@ -35,6 +36,7 @@ class Contest:
     threads: int
     seconds: Spread | None = None
     ratio: Spread | None = None
+    ratio_of_threads: Spread | None = None
     samples: int = 0
     copying: float = 0.0
     file_bytes: int = 0
@@ -206,6 +208,7 @@ def _contest_values(row: Contest) -> dict[str, Any]:
         **values,
         "milliseconds": asdict(row.seconds.times(1e3)),
         "ratio": asdict(row.ratio),
+        "ratio_of_threads": asdict(row.ratio_of_threads) if row.ratio_of_threads else None,
         "samples": row.samples,
         "copying_subtracted": row.copying * 1e3,
         "file_bytes": row.file_bytes,

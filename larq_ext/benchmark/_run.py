@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +23,9 @@ from larq_ext.benchmark._machine import machine
 from larq_ext.benchmark._report import BenchmarkReport, Contest, NativeDetails, read_operations
 from larq_ext.benchmark._timing import Spread, Turn, ratios, take_turns
 from larq_ext.benchmark._twin import convert_twin, float_twin
-from larq_ext.deploy._filters import BINARY_OP, filter_channels
+from larq_ext.deploy._filters import BINARY_OP
 from larq_ext.deploy._flatbuffer import read_graph
+from larq_ext.deploy._macs import macs_of
 from larq_ext.deploy.convert import convert
 from larq_ext.runtime import EngineError
 from larq_ext.runtime.delegate import chosen_kernel
@@ -76,30 +77,41 @@ def benchmark(
         raise ValueError("rounds and num_threads must be at least 1.")
     opponents = _opponents(against, model is not None)
     reason = _native_missing(kernel)
+    conditions = machine()  # before our own work loads it
+    notes: tuple[str, ...] = ()
     if flatbuffer is not None:
         binary = load_flatbuffer(flatbuffer)
     elif model is not None:
-        binary = convert(model, allow_float=True).flatbuffer
+        conversion = convert(model, allow_float=True)
+        binary = conversion.flatbuffer
+        if not conversion.report.ok:
+            notes = (f"{conversion.report.verdict}: `larq-ext lint` says why.",)
     else:
         raise ValueError("Nothing to measure: pass a model, a converted file, or both.")
 
-    files = {NATIVE: binary, "lce": binary, **_float_files(model, opponents)}
+    files = {NATIVE: binary, "lce": binary}
+    failed = {NATIVE: reason} if reason else {}
+    for name, made in _float_files(model, opponents).items():
+        if isinstance(made, bytes):
+            files[name] = made
+        else:
+            failed[name] = made
     keys = [(name, count) for count in threads for name in (NATIVE, *opponents)]
     loaded: dict[tuple[str, int], Contender] = {}
-    missing = {key: reason for key in keys if key[0] == NATIVE and reason}
+    missing = {key: failed[key[0]] for key in keys if key[0] in failed}
     for name, count in keys:
+        if (name, count) in missing:
+            continue
         try:
-            if (name, count) not in missing:
-                loaded[name, count] = _load(name, files[name], count, kernel)
-        except EngineError as error:
-            missing[name, count] = str(error)
+            loaded[name, count] = _load(name, files[name], count, kernel)
+        except (EngineError, ValueError, RuntimeError) as error:
+            missing[name, count] = _first_line(error)
     if not loaded:
         raise ValueError(
             "\n".join(f"{name} cannot run: {why}" for (name, _), why in missing.items())
         )
 
     base = next(iter(loaded))
-    conditions = machine()
     peaks: list[float] = []
     turns = take_turns(
         {key: contender.timed for key, contender in loaded.items()},
@@ -111,7 +123,7 @@ def benchmark(
     contests = [
         Contest(*key, unavailable=missing[key])
         if key in missing
-        else _contest(key, turns[key], turns[base], len(files[key[0]]))
+        else _contest(key, turns, base, len(files[key[0]]))
         for key in keys
     ]
     return BenchmarkReport(
@@ -121,8 +133,10 @@ def benchmark(
         machine=conditions,
         binary_macs=macs,
         difference=_difference(loaded, threads[0]),
-        notes=_notes(files),
-        native=None if reason else _details(binary, threads[0], kernel, macs, turns[base], peaks),
+        notes=notes + _notes(files),
+        native=_details(binary, threads[0], kernel, macs, turns[base], peaks)
+        if base == (NATIVE, threads[0])
+        else None,
     )
 
 
@@ -136,13 +150,7 @@ def binary_macs(flatbuffer: bytes) -> int:
         The number; 0 without a binary convolution.
     """
     graph = read_graph(flatbuffer)
-    total = 0
-    for op in graph.ops:
-        if op.name == BINARY_OP:
-            positions = int(np.prod(graph.tensors[op.outputs[0]].shape[:3]))
-            filters, height, width, _ = graph.tensors[op.inputs[1]].shape
-            total += positions * filters * height * width * filter_channels(graph, op)
-    return total
+    return sum(macs_of(graph, op) for op in graph.ops if op.name == BINARY_OP)
 
 
 def _opponents(against: Sequence[str] | None, has_model: bool) -> tuple[str, ...]:
@@ -167,12 +175,26 @@ def _native_missing(kernel: str) -> str | None:
     return None
 
 
-def _float_files(model: tf.keras.Model | None, names: Sequence[str]) -> dict[str, bytes]:
+def _float_files(model: tf.keras.Model | None, names: Sequence[str]) -> dict[str, bytes | str]:
+    """The files without binarization, or why TensorFlow Lite has none."""
     needed = [name for name in names if name in NEED_MODEL]
     if not needed:
         return {}
-    twin = float_twin(model)
-    return {name: convert_twin(twin, int8=name == "int8") for name in needed}
+    try:
+        twin = float_twin(model)
+    except ValueError as error:
+        return dict.fromkeys(needed, _first_line(error))
+    made: dict[str, bytes | str] = {}
+    for name in needed:
+        try:
+            made[name] = convert_twin(twin, int8=name == "int8")
+        except Exception as error:  # its converter has many, and the others are still of use
+            made[name] = _first_line(error)
+    return made
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _load(name: str, flatbuffer: bytes, num_threads: int, kernel: str) -> Contender:
@@ -184,15 +206,20 @@ def _load(name: str, flatbuffer: bytes, num_threads: int, kernel: str) -> Conten
 
 
 def _contest(
-    key: tuple[str, int], turns: Sequence[Turn], base: Sequence[Turn], file_bytes: int
+    key: tuple[str, int],
+    turns: Mapping[tuple[str, int], Sequence[Turn]],
+    base: tuple[str, int],
+    file_bytes: int,
 ) -> Contest:
-    seconds = [value for turn in turns for value in turn.seconds]
+    own, beside = turns[key], turns.get((base[0], key[1]))
+    seconds = [value for turn in own for value in turn.seconds]
     return Contest(
         *key,
         seconds=Spread.of(seconds),
-        ratio=ratios(turns, base),
+        ratio=ratios(own, turns[base]),
+        ratio_of_threads=None if beside is None else ratios(own, beside),
         samples=len(seconds),
-        copying=Spread.of([turn.overhead for turn in turns]).median,
+        copying=Spread.of([turn.overhead for turn in own]).median,
         file_bytes=file_bytes,
     )
 

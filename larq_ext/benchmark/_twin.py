@@ -10,7 +10,7 @@ import larq as lq
 import numpy as np
 import tensorflow as tf
 
-from larq_ext._rebuild import set_weights
+from larq_ext._rebuild import hidden_layers, obstacle, set_weights
 from larq_ext._scope import quantized_scope
 from larq_ext.deploy.bake import _is_binary
 from larq_ext.deploy.convert import trace
@@ -37,14 +37,17 @@ def float_twin(model: tf.keras.Model) -> tf.keras.Model:
     # Raises
         ValueError: if the layers cannot be replaced one by one, or the model is baked already.
     """
-    if not isinstance(model, tf.keras.Sequential) and not model._is_graph_network:
-        raise ValueError(
-            f"The layers of {model.name!r} cannot be replaced: build it with the functional API "
-            "or as a tf.keras.Sequential."
-        )
+    problem = obstacle(model)
+    if problem:
+        raise ValueError(problem)
 
     def replace(layer: Any) -> Any:
-        return float_twin(layer) if isinstance(layer, tf.keras.Model) else _ordinary(layer)
+        if isinstance(layer, tf.keras.Model):
+            return float_twin(layer)
+        hidden = None if _larq_class(layer) else hidden_layers(layer, _larq_class)
+        if hidden:
+            raise ValueError(hidden)
+        return _ordinary(layer)
 
     with quantized_scope(False):
         twin = tf.keras.models.clone_model(model, clone_function=replace)

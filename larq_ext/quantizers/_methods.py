@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import larq as lq
 
+from larq_ext._text import did_you_mean
 from larq_ext.quantizers.fda import FDA
 from larq_ext.quantizers.learnable_scale import LearnableScale
 from larq_ext.quantizers.mlp_classifier import MLPClassifier
@@ -92,10 +92,9 @@ def method(name: str) -> Method:
     try:
         return METHODS[name]
     except (KeyError, TypeError):
-        near = difflib.get_close_matches(str(name), METHODS, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(
-            f"`quantizer` is one of {sorted(METHODS)}, received {name!r}.{hint}"
+            f"`quantizer` is one of {sorted(METHODS)}, received {name!r}."
+            + did_you_mean(name, METHODS)
         ) from None
 
 

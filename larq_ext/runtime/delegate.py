@@ -31,8 +31,7 @@ def library_path() -> Path:
     raise EngineError(
         f"The native kernels of larq_ext are not built ({_LIBRARY.name} is missing): install a "
         "C++17 compiler (`apt install g++`, `dnf install gcc-c++`, `xcode-select --install`), then "
-        "larq-ext again: `pip install --force-reinstall --no-deps --no-cache-dir larq-ext`, or in "
-        "a checkout `pip install --no-deps -e .`."
+        "larq-ext again: `pip install --force-reinstall --no-deps .` in its folder."
     )
 
 

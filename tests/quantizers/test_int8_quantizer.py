@@ -118,6 +118,7 @@ def trained():
     model = network()
     model.compile("sgd", "mse")
     x, y = generator.normal(size=(64, 6, 6, 3)), generator.normal(size=(64, 2))
+    model.first_kernel = model.get_layer("conv").kernel.numpy()
     model.fit(x, y, epochs=3, verbose=0)
     return model, x.astype("float32")
 
@@ -141,6 +142,7 @@ def test_it_learns(trained):
     kernel = model.get_layer("conv").kernel
     with lq.context.quantized_scope(False):
         assert len(np.unique(kernel.numpy())) == kernel.numpy().size
+        assert (kernel.numpy() != model.first_kernel).all()
 
 
 @pytest.mark.parametrize("form", ["keras", "h5", "weights.h5"])
