@@ -1,8 +1,8 @@
 """Binarized neural networks for small devices: quantizers, layers and proven deployment.
 
 `import larq_ext` makes `tf.keras` stand for Keras 2, which Larq needs, and registers the
-quantizers, so that `quantizer="fda"` works in a layer. Without TensorFlow, `larq_ext.runtime` and
-`larq_ext.pose` work alone.
+quantizers, so that `quantizer="fda"` works in a layer. Without TensorFlow or Larq,
+`larq_ext.runtime` and `larq_ext.pose` work alone.
 """
 
 import importlib
@@ -10,7 +10,7 @@ import pathlib
 import sys
 from typing import TYPE_CHECKING, Any
 
-from larq_ext._keras import has_tensorflow, require_tensorflow, use_legacy_keras
+from larq_ext._keras import can_train, require_training, use_legacy_keras
 from larq_ext._version import __version__
 
 if TYPE_CHECKING:
@@ -27,18 +27,18 @@ __all__ = [
     "quantizers",
     "runtime",
 ]
-_WITHOUT_TENSORFLOW = ("pose", "runtime")
+_ALONE = ("pose", "runtime")
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'larq_ext' has no attribute {name!r}")
-    if name not in _WITHOUT_TENSORFLOW:
-        require_tensorflow()
+    if name not in _ALONE:
+        require_training()
     return importlib.import_module(f"larq_ext.{name}")
 
 
-if has_tensorflow():
+if can_train():
     use_legacy_keras()
     # The command imports what it needs when it needs it: its help does not wait for TensorFlow.
     if pathlib.Path(*sys.argv[:1]).stem != "larq-ext":

@@ -13,22 +13,28 @@ _FIRST = (
 )
 
 
-def has_tensorflow() -> bool:
-    """Whether TensorFlow is installed."""
-    return importlib.util.find_spec("tensorflow") is not None
+def can_train() -> bool:
+    """Whether TensorFlow and Larq are installed: a device may have the first for its Lite alone."""
+    return not _missing()
 
 
-def require_tensorflow() -> None:
-    """Says what to install where TensorFlow is missing.
+def _missing() -> list[str]:
+    names = {"tensorflow": "TensorFlow", "larq": "Larq"}
+    return [name for package, name in names.items() if importlib.util.find_spec(package) is None]
+
+
+def require_training() -> None:
+    """Says what to install where TensorFlow or Larq are missing.
 
     # Raises
-        ImportError: if TensorFlow is not installed.
+        ImportError: if one of them is not installed.
     """
-    if not has_tensorflow():
+    missing = _missing()
+    if missing:
         raise ImportError(
-            "larq_ext needs TensorFlow for this: type `pip install .` in the folder of larq-ext, "
-            "without `--no-deps`. "
-            "(Only `larq_ext.runtime` and `larq_ext.pose` work without it.)"
+            f"larq_ext needs {' and '.join(missing)} for this: type `pip install .` in the folder "
+            "of larq-ext, without `--no-deps`. (Only `larq_ext.runtime` and `larq_ext.pose` work "
+            "without it.)"
         )
 
 

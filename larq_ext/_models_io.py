@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,10 +46,24 @@ def load_model(name: str | Path, form: str = "deployable") -> Any:
     """
     path = check_name(name)
     import_rooms()
+    # Larq's advice on constraints is for training, and comes again for each layer loaded.
+    with _level(logging.getLogger("larq"), logging.ERROR):
+        return _load_model(name, path, form)
+
+
+@contextlib.contextmanager
+def _level(logger: logging.Logger, level: int) -> Iterator[None]:
+    before = logger.level
+    logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _load_model(name: str | Path, path: Path | None, form: str) -> Any:
     import tensorflow as tf
 
-    # Larq's advice on constraints is for training, and comes again for each layer loaded.
-    logging.getLogger("larq").setLevel(logging.ERROR)
     if path is None:
         import larq_ext_zoo as zoo
 

@@ -89,7 +89,11 @@ class QuantizerScheduler(tf.keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         if logs is not None:
-            logs[self.attribute] = getattr(self._targets[0], self.attribute)
+            target = self._targets[0]
+            # Several schedulers of one attribute have targets of their own.
+            role = getattr(target, "role", None) or type(target).__name__
+            name = f"{self.attribute}_{role}" if self.attribute in logs else self.attribute
+            logs[name] = getattr(target, self.attribute)
 
     def _set(self, position: int) -> None:
         value = self.schedule(position)

@@ -18,6 +18,7 @@ from larq_ext._convolution import convolve, on_cpu
 from larq_ext._scope import quantized_scope
 from larq_ext._summary import no_operand
 from larq_ext.quantizers import FDA, BinaryQuantizer, LearnableScale, MagnitudeClip, method
+from larq_ext.quantizers._base import RoleQuantizer
 from larq_ext.quantizers._sharing import join
 
 __all__ = ["QuantConv2D", "QuantDense"]
@@ -64,7 +65,7 @@ class _MethodLayer(tf.keras.layers.Layer):
         scale: str | None = "method",
         input_quantizer=None,
         kernel_quantizer=None,
-        kernel_constraint=None,
+        kernel_constraint="method",
         **kwargs,
     ):
         chosen = {} if quantizer is None else method(quantizer).arguments()
@@ -72,19 +73,25 @@ class _MethodLayer(tf.keras.layers.Layer):
         self.scale_mode = chosen.get("scale") if scale == "method" else scale
         if self.scale_mode not in SCALES:
             raise ValueError(f"`scale` is one of {list(SCALES)}, received {scale!r}.")
-        if kernel_constraint is None and kernel_quantizer is None:
-            # The constraint belongs to the method's kernel quantizer, not to another one.
-            kernel_constraint = chosen.get("kernel_constraint")
+        kernel_quantizer = lq.quantizers.get(_instance(kernel_quantizer))
+        # The constraint belongs to the method's kernel quantizer, not to another one.
+        own_kernel = quantizer is not None and (
+            kernel_quantizer is None or type(kernel_quantizer) is type(chosen["kernel_quantizer"])
+        )
+        if kernel_constraint == "method":
+            kernel_constraint = chosen["kernel_constraint"] if own_kernel else None
         if input_quantizer is not None:
             input_quantizer = lq.quantizers.get(_instance(input_quantizer))
             several_bits = getattr(input_quantizer, "precision", 1) != 1
             if several_bits or isinstance(input_quantizer, ZERO_ONE_INPUTS):
                 chosen["pad_values"] = 0.0
+            elif chosen:
+                chosen["pad_values"] = 1.0
         input_quantizer = input_quantizer or chosen.get("input_quantizer")
-        kernel_quantizer = _instance(kernel_quantizer) or chosen.get("kernel_quantizer")
+        kernel_quantizer = kernel_quantizer or chosen.get("kernel_quantizer")
         if "pad_values" in kwargs and kwargs["pad_values"] is None:
             kwargs["pad_values"] = chosen.get("pad_values", 0.0)
-        with _without_constraint_warning(silent=quantizer is not None):
+        with _without_constraint_warning(silent=own_kernel):
             super().__init__(
                 *args,
                 input_quantizer=input_quantizer,
@@ -95,12 +102,13 @@ class _MethodLayer(tf.keras.layers.Layer):
         if isinstance(self.kernel_constraint, MagnitudeClip):
             # Keras puts what layers hold into checkpoints, but not what constraints hold.
             self._constraint_state = self.kernel_constraint._hyperparameters
-        if isinstance(self.activation, BinaryQuantizer):
+        if isinstance(self.activation, RoleQuantizer):
             self.activation.set_role("input")
         for role in ("input", "kernel"):
             part = getattr(self, f"{role}_quantizer")
-            if isinstance(part, BinaryQuantizer):
+            if isinstance(part, RoleQuantizer):
                 part.set_role(role)
+            if isinstance(part, BinaryQuantizer):
                 setattr(self, f"{role}_quantizer", join(part, self.name))
 
     @contextmanager
@@ -150,6 +158,10 @@ class _MethodLayer(tf.keras.layers.Layer):
         with quantized_scope(), self._own_padding():
             return super().call(inputs)
 
+    def get_build_config(self):
+        # A layer that is read from a file is built where the model uses it, under its name.
+        return None
+
     def save_own_variables(self, store):
         # A binary kernel in a file of latent weights could not be trained on.
         with quantized_scope(False):
@@ -182,7 +194,8 @@ class QuantConv2D(_MethodLayer, lq.layers.QuantConv2D):
             +1 inputs and 0 for 0 and 1 inputs, and 0 without `quantizer`. The papers pad with 0.
         input_quantizer: Quantizer of the input, as in Larq.
         kernel_quantizer: Quantizer of the kernel, as in Larq.
-        kernel_constraint: Constraint of the latent kernel, as in Larq.
+        kernel_constraint: Constraint of the latent kernel, as in Larq; by default what the method
+            says, if the kernel quantizer is of its class.
         **kwargs: All other arguments of `larq.layers.QuantConv2D`.
 
     # Input shape
@@ -249,7 +262,8 @@ class QuantDense(_MethodLayer, lq.layers.QuantDense):
         scale: `"learned"` or `None`; by default what the method says.
         input_quantizer: Quantizer of the input, as in Larq.
         kernel_quantizer: Quantizer of the kernel, as in Larq.
-        kernel_constraint: Constraint of the latent kernel, as in Larq.
+        kernel_constraint: Constraint of the latent kernel, as in Larq; by default what the method
+            says, if the kernel quantizer is of its class.
         **kwargs: All other arguments of `larq.layers.QuantDense`.
 
     # Input shape
@@ -270,7 +284,8 @@ class QuantDense(_MethodLayer, lq.layers.QuantDense):
             if self.input_quantizer:
                 inputs = self.input_quantizer(inputs)
             with lq.context.quantized_scope(True):
-                outputs = tf.tensordot(inputs, tf.convert_to_tensor(self.kernel), 1)
+                kernel = tf.convert_to_tensor(self.kernel)
+                outputs = tf.tensordot(tf.cast(inputs, kernel.dtype), kernel, 1)
             outputs *= self.scale
             if self.use_bias:
                 outputs += self.bias

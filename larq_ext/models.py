@@ -27,7 +27,13 @@ from larq_ext.layers import (
     _instance,
     _without_constraint_warning,
 )
-from larq_ext.quantizers import BinaryQuantizer, _sharing, method, network_arguments
+from larq_ext.quantizers import (
+    METHODS,
+    BinaryQuantizer,
+    _sharing,
+    method,
+    network_arguments,
+)
 
 __all__ = ["requantize"]
 
@@ -141,6 +147,7 @@ class _Chooser:
     """Turns what the user asked for into arguments for one layer, new ones at each call."""
 
     def __init__(self, quantizer: Any):
+        _refuse_quantizer(quantizer)
         self._asked = quantizer if callable(quantizer) else self._checked(quantizer)
         self._networks: dict[str, Callable[[], dict[str, Any]]] = {}
 
@@ -149,6 +156,7 @@ class _Chooser:
         if not callable(self._asked):
             return self._asked
         picked = self._asked(layer)
+        _refuse_quantizer(picked)
         return None if picked is None else self._checked(picked)
 
     @staticmethod
@@ -182,9 +190,21 @@ class _Chooser:
         base = {}
         if choice.get("quantizer") is not None:
             base = self.arguments(choice["quantizer"])
-            if "kernel_quantizer" in given:  # the constraint belongs to the method's own
-                base["kernel_constraint"] = None
+            own = type(base["kernel_quantizer"])
+            if type(given.get("kernel_quantizer", base["kernel_quantizer"])) is not own:
+                base["kernel_constraint"] = None  # it belongs to the method's own
         return {**base, **given}
+
+
+def _refuse_quantizer(choice: Any) -> None:
+    """Raises for a quantizer, which would be called as a function from layers to choices."""
+    if isinstance(choice, (type, tf.keras.layers.Layer)):
+        name = choice.__name__ if isinstance(choice, type) else type(choice).__name__
+        raise ValueError(
+            f"`quantizer` is the name of a method ({', '.join(sorted(METHODS))}), a dictionary or "
+            f"a function, received {name}: say what it is for, with "
+            f'{{"kernel_quantizer": {name}()}} or {{"input_quantizer": {name}()}}.'
+        )
 
 
 def _sets_inputs(choice: Choice) -> bool:
@@ -250,7 +270,7 @@ class _Rebuild:
             return _linear(layer)
         is_sign = _sign_of(layer) is not None
         if not is_sign and not _has_binary_part(layer):
-            return type(layer).from_config(layer.get_config())
+            return _as_it_is(layer)
         choice = self.chooser.pick(layer)
         if choice is None:
             return _as_it_is(layer)
@@ -261,7 +281,7 @@ class _Rebuild:
         if _has_binary_quantizer(layer):
             self.unsupported[layer.name] = type(layer).__name__
             return _as_it_is(layer)
-        return type(layer).from_config({**layer.get_config(), **self._activation(layer, choice)})
+        return type(layer).from_config({**_config(layer), **self._activation(layer, choice)})
 
     def _new_sign(self, layer: Any, choice: Any) -> Any:
         if not _sets_inputs(choice):
@@ -312,7 +332,7 @@ class _Rebuild:
             return _as_it_is(layer)
         self.replaced.add(layer.name)
         parts = {**kept, **changed}
-        config = {k: v for k, v in layer.get_config().items() if k not in (*kept, "quantizer")}
+        config = {k: v for k, v in _config(layer).items() if k not in (*kept, "quantizer")}
         if "pad_values" in config:
             config["pad_values"] = self._padding(layer, choice, old_inputs, parts)
         # The name is right where both halves are the method's, if not all their settings.
@@ -337,6 +357,9 @@ class _Rebuild:
             for old, new in self._made.values():
                 if not isinstance(old, tf.keras.Model) and id(old) not in self._dissolved:
                     _transfer_weights(old, new)
+            for follower, (sign, _) in self._taken_over.items():
+                if follower in self._made:
+                    _assign_if_alike(self._made[follower][1].input_quantizer, _sign_of(sign))
 
 
 class _Graph:
@@ -407,13 +430,17 @@ def _linear(layer: Any) -> tf.keras.layers.Layer:
 
 
 def _as_it_is(layer: Any) -> Any:
+    return type(layer).from_config(_config(layer))
+
+
+def _config(layer: Any) -> dict[str, Any]:
     config = layer.get_config()
     for name in ("input_quantizer", "activation", *_KERNELS):
         part = getattr(layer, name, None)
         # Keras writes a function by a name that it may not find again.
         if name in config and part is not None and not isinstance(part, tf.keras.layers.Layer):
             config[name] = part
-    return type(layer).from_config(config)
+    return config
 
 
 def _refuse(layer: Any) -> None:
@@ -447,6 +474,8 @@ def _transfer_weights(old: Any, new: Any) -> None:
         return
     for variable, value in zip(_own_weights(new), _own_weights(old), strict=True):
         variable.assign(tf.convert_to_tensor(value))
+    if isinstance(new, tf.keras.layers.Normalization):
+        new.finalize_state()
     kernel: Any = None
     if hasattr(new, "kernel"):
         kernel = np.asarray(tf.convert_to_tensor(new.kernel))

@@ -47,6 +47,15 @@ class Record(tf.keras.callbacks.Callback):
         self.values.append(self.read(self.model))
 
 
+def test_two_schedules_of_one_attribute_are_both_in_the_logs():
+    schedulers = [
+        QuantizerScheduler("n", lambda epoch, n=n: n, where=lambda q, role=role: q.role == role)
+        for n, role in ((10, "kernel"), (15, "input"))
+    ]
+    history = run(network(), schedulers, epochs=1).history
+    assert (history["n"], history["n_input"]) == ([10], [15])
+
+
 def test_values_by_epoch_in_all_quantizers_of_the_model():
     record = Record(
         lambda model: tuple(

@@ -284,6 +284,62 @@ def test_parameters_that_know_no_shape_are_shared_by_all_shapes(name):
         lqx.layers.QuantDense(units, kernel_quantizer=shared)(tf.ones((1, channels)))
 
 
+def test_a_clone_begins_as_a_new_layer_does():
+    """Scales with the kernel that the clone has drawn, other sizes and names as they are asked."""
+    layer = lqx.layers.QuantDense(
+        4, kernel_initializer="he_normal", quantizer="learnable_scale", name="first"
+    )
+    model = tf.keras.Sequential([tf.keras.Input((6,)), layer])
+    clone = tf.keras.models.clone_model(model)
+    (new,) = clone.layers
+    np.testing.assert_allclose(
+        new.kernel_quantizer.scale, np.abs(new.kernel.numpy()).mean(0), rtol=1e-6
+    )
+    assert [v.name for v in clone.variables] == [v.name for v in model.variables]
+    config = {**lqx.layers.QuantDense(4, quantizer="fda").get_config(), "units": 5}
+    used = lqx.layers.QuantDense(4, quantizer="fda")
+    used(tf.ones((1, 6)))
+    for settings in (config, {**used.get_config(), "units": 5}):
+        assert lqx.layers.QuantDense.from_config(settings)(tf.ones((1, 7))).shape == (1, 5)
+
+
+def test_a_loaded_model_has_the_names_of_the_one_that_was_saved(tmp_path):
+    model = tf.keras.Sequential([tf.keras.Input((6,))])
+    for units in (4, 3):
+        model.add(lqx.layers.QuantDense(units, quantizer="fda"))
+    model.save(tmp_path / "model.keras")
+    loaded = tf.keras.models.load_model(tmp_path / "model.keras")
+    assert [v.name for v in loaded.variables] == [v.name for v in model.variables]
+    loaded.compile("adam", "mse")
+    loaded.fit(np.ones((4, 6)), np.ones((4, 3)), verbose=0)
+    loaded.save(tmp_path / "model.h5")
+
+
+def test_the_constraint_goes_with_the_class_of_the_kernel_quantizer(caplog):
+    siman = lqx.layers.QuantDense(
+        3, quantizer="siman", kernel_quantizer=q.SiMaN(selection="median")
+    )
+    assert isinstance(siman.kernel_constraint, q.MagnitudeClip)
+    assert (
+        lqx.layers.QuantDense(3, quantizer="siman", kernel_constraint=None).kernel_constraint
+        is None
+    )
+    again = lqx.layers.QuantDense.from_config({**siman.get_config(), "kernel_constraint": None})
+    assert again.kernel_constraint is None
+    assert not caplog.records
+    assert lqx.layers.QuantDense(3, quantizer="fda", kernel_quantizer="ste_sign")
+    assert "kernel_constraint" in caplog.text  # Larq's advice
+
+
+def test_integers_are_numbers():
+    x = np.array([[1, 2, -3]])
+    for name in ("fda", "learnable_scale", "siman"):  # inputs of the others are for Larq
+        layer = lqx.layers.QuantDense(2, quantizer=name)
+        np.testing.assert_array_equal(layer(x), layer(x.astype("float32")))
+    scaled = q.LearnableScale(role="input", initial_scale=0.7)
+    np.testing.assert_allclose(scaled(x), [[0.7, 0.7, 0.0]])
+
+
 @pytest.mark.parametrize("name", CLASSES)
 def test_each_part_of_a_method_can_be_overridden(name):
     layer = lqx.layers.QuantConv2D(
@@ -489,12 +545,22 @@ def test_a_quantizer_as_activation_quantizes_an_input(library):
     assert set(np.unique(np.abs(outputs))) == {1.0}
 
 
+@pytest.mark.parametrize("quantizer", [q.FDA, q.SiMaN, q.LearnableScale, q.Int8])
+@pytest.mark.parametrize("library", [lq.layers, lqx.layers])
+def test_a_batch_of_known_size_is_no_kernel(library, quantizer):
+    activation = quantizer()
+    layer = library.QuantDense(6, activation=activation, kernel_quantizer="ste_sign")
+    layer(tf.random.normal((4, 8)))
+    assert activation.role == "input"
+
+
 def test_padding_follows_the_quantizer_of_the_input():
     layer = lqx.layers.QuantConv2D
     assert layer(2, 3, quantizer="fda").pad_values == 1.0
     assert layer(2, 3, quantizer="learnable_scale").pad_values == 0.0
     assert layer(2, 3, quantizer="fda", input_quantizer="learnable_scale").pad_values == 0.0
-    assert layer(2, 3, quantizer="fda", input_quantizer="ste_sign").pad_values == 1.0
+    for name in ("fda", "learnable_scale"):
+        assert layer(2, 3, quantizer=name, input_quantizer="ste_sign").pad_values == 1.0
     assert layer(2, 3).pad_values == 0.0
 
     several = lqx.layers.QuantConv2D(2, 3, quantizer="fda", input_quantizer=lq.quantizers.DoReFa(2))

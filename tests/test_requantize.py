@@ -399,6 +399,45 @@ def wrapped():
     return tf.keras.Sequential([tf.keras.Input((3, 4)), tf.keras.layers.TimeDistributed(inner)])
 
 
+def test_what_was_adapted_to_data_stays():
+    norm = tf.keras.layers.Normalization()
+    norm.adapt(np.random.default_rng(0).normal(5.0, 2.0, size=(256, 3)))
+    dense = lq.layers.QuantDense(4, input_quantizer="ste_sign", kernel_quantizer="ste_sign")
+    source = tf.keras.Sequential([tf.keras.Input((3,)), norm, dense])
+    x = np.random.default_rng(1).normal(5.0, 2.0, size=(4, 3)).astype("float32")
+    new = requantize(source, "fda").layers[0]
+    np.testing.assert_allclose(new(x), norm(x), rtol=1e-6)
+
+
+def test_parameters_of_a_sign_that_is_dissolved_stay():
+    image = tf.keras.Input((6,))
+    sign = lqx.quantizers.LearnableScale(role="input")
+    dense = lq.layers.QuantDense(4, kernel_quantizer=lqx.quantizers.LearnableScale(role="kernel"))
+    source = tf.keras.Model(image, dense(sign(image)))
+    sign.scale.assign(0.3)
+    model = requantize(source, "learnable_scale")
+    assert model.layers[-1].input_quantizer.scale.numpy() == np.float32(0.3)
+    np.testing.assert_allclose(model(images(source)), source(images(source)), rtol=1e-5)
+
+
+def own_function(x):
+    return 2.0 * tf.nn.tanh(x)
+
+
+def test_activations_that_keras_cannot_find_by_name():
+    source = tf.keras.Sequential(
+        [
+            tf.keras.Input((3,)),
+            tf.keras.layers.Dense(4, activation=own_function),
+            lq.layers.QuantDense(
+                2, activation=own_function, input_quantizer="ste_sign", kernel_quantizer="ste_sign"
+            ),
+        ]
+    )
+    model = requantize(source, "ste_sign")
+    np.testing.assert_array_equal(model(images(source)), source(images(source)))
+
+
 def plain():
     return tf.keras.Sequential([tf.keras.Input((3,)), tf.keras.layers.Dense(2)])
 
@@ -414,6 +453,9 @@ def plain():
         (network, {"quantizer": "fdaa"}, "Did you mean fda"),
         (network, {"quantizer": {"kernel_quantiser": "fda"}}, "Did you mean kernel_quantizer"),
         (network, {"quantizer": lambda layer: None}, "that `quantizer` chooses"),
+        (network, {"quantizer": lqx.quantizers.FDA()}, r"received FDA: .*kernel_quantizer.: FDA"),
+        (network, {"quantizer": lqx.quantizers.SiMaN}, "received SiMaN: say what it is for"),
+        (network, {"quantizer": lambda layer: lqx.quantizers.FDA()}, "received FDA: say"),
         (network, {"unsupported": "ignore"}, r"\['warn', 'raise'\], received 'ignore'"),
     ],
 )

@@ -12,7 +12,13 @@ import tensorflow as tf
 
 from larq_ext._scope import quantized_scope
 from larq_ext.deploy._filters import canonical
-from larq_ext.deploy._probe import Kind, input_kind, is_binary_input, is_binary_kernel
+from larq_ext.deploy._probe import (
+    Kind,
+    flips_unnoticed,
+    input_kind,
+    is_binary_input,
+    is_binary_kernel,
+)
 
 # Layers that have no binary form, and their causes; those behind win over those they inherit from.
 _LAYER_CAUSES = {
@@ -126,7 +132,8 @@ def binary_kernels(layer: tf.keras.layers.Layer) -> Iterator[tuple[str, Any, np.
     for part, variable, quantizer in _quantized_kernels(layer):
         with quantized_scope(False):
             latent = tf.cast(tf.convert_to_tensor(variable), tf.float32)
-        values = np.asarray(quantizer(latent), np.float32)
+        with flips_unnoticed(quantizer):
+            values = np.asarray(quantizer(latent), np.float32)
         if is_binary_kernel(quantizer, values):
             yield part, variable, values
     if getattr(layer, "kernel_quantizer", True) is None and hasattr(layer, "kernel"):

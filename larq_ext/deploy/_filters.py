@@ -61,7 +61,8 @@ def weight_bytes(graph: Graph, op: Op) -> int:
 
 def saved_bytes(graph: Graph, op: Op) -> int:
     if op.name != BINARY_OP:
-        return 0
+        data = graph.tensors[filter_of(graph, op)].data if op.name in WEIGHT_INPUT else None
+        return 3 * data.nbytes if data is not None and data.dtype.itemsize == 1 else 0
     packed = _constant(graph, op.inputs[1])
     weights = int(np.prod(packed.shape[:-1])) * filter_channels(graph, op)
     return 4 * weights - packed.nbytes

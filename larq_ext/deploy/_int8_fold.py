@@ -183,6 +183,7 @@ def _convolution(folded: Folded) -> dict[str, Any]:
     """The arguments of a convolution that computes what the folded layer does."""
     layer = folded.layer
     arguments: dict[str, Any] = {"filters": folded.kernel.shape[-1], "kernel_size": 1}
+    arguments["data_format"] = "channels_last"
     if isinstance(layer, tf.keras.layers.Conv2D):
         for name in ("kernel_size", "strides", "padding", "dilation_rate"):
             arguments[name] = getattr(layer, name)

@@ -26,12 +26,27 @@ def int8_ends(flatbuffer: bytes, *, inputs: bool, outputs: bool) -> bytes:
         The model, changed in place as far as it was.
 
     # Raises
-        DeploymentError: if a float input or output has no such operator of its own.
+        DeploymentError: if an input or output holds other numbers, or has no such operator of
+            its own.
     """
     graph = read_graph(flatbuffer)
+    if inputs:
+        _check_floats(graph, "input", graph.inputs)
+    if outputs:
+        _check_floats(graph, "output", graph.outputs)
     ends = [_quantize(graph, i) for i in _floats(graph, graph.inputs) if inputs]
     ends += [_dequantize(graph, i) for i in _floats(graph, graph.outputs) if outputs]
     return _without(flatbuffer, ends)
+
+
+def _check_floats(graph: Graph, side: str, tensors: Iterable[int]) -> None:
+    for tensor in (graph.tensors[i] for i in tensors):
+        if tensor.dtype not in ("FLOAT32", "INT8"):
+            raise DeploymentError(
+                f"The {side} {tensor.name!r} cannot be int8: it holds {tensor.dtype.lower()}. "
+                f"Give the model a float32 {side}, or keep {side}_type='float32', which leaves "
+                "it as it is."
+            )
 
 
 def _floats(graph: Graph, tensors: Iterable[int]) -> list[int]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
 import tensorflow as tf
 
+from larq_ext._rebuild import derived_classes
 from larq_ext.quantizers import BinaryQuantizer
 
 # `sign`: -1 and +1. `scaled`: -c and +c, one c per channel. `values`: any other two values, as 0
@@ -52,7 +55,7 @@ def input_values(quantizer: Any, shape: tuple[int | None, ...]) -> np.ndarray | 
 
 def input_kind(quantizer: Any, shape: tuple[int | None, ...]) -> Kind | None:
     """What an input quantizer makes of numbers; `None` if it cannot be told."""
-    if isinstance(quantizer, BinaryQuantizer):
+    if isinstance(quantizer, BinaryQuantizer) and not computes_otherwise(quantizer, "input_form"):
         form = quantizer.input_form()
         return "values" if form.zero_one else "sign" if form.scale == 1 else "scaled"
     values = input_values(quantizer, shape)
@@ -94,3 +97,23 @@ def jitter(values: np.ndarray) -> float:
         return -1.0
     largest, sizes = largest[largest > 0], sizes[:, largest > 0]
     return float(((largest - sizes.min(axis=0)) / largest).max())
+
+
+def computes_otherwise(quantizer: BinaryQuantizer, form: str) -> bool:
+    """Whether a class derived from ours computes by itself, and does not say the form of it."""
+    own = derived_classes(quantizer, "larq_ext")
+    if any(form in vars(kind) for kind in own):
+        return False
+    return any(not {"call", "quantize"}.isdisjoint(vars(kind)) for kind in own)
+
+
+@contextmanager
+def flips_unnoticed(quantizer: Any) -> Iterator[None]:
+    """Lets a kernel be quantized without Larq's flip ratio taking that for a step of training."""
+    variables = getattr(getattr(quantizer, "flip_ratio", None), "variables", [])
+    before = [variable.numpy() for variable in variables]
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, before, strict=True):
+            variable.assign(value)

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from types import FunctionType
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from larq_ext._rebuild import set_weights
+from larq_ext._scope import policy
 from larq_ext.deploy._transposed import BinaryConv2DTranspose
+from larq_ext.deploy.errors import DeploymentError
 from larq_ext.deploy.layers import BinaryConv2D, DeployedSign
+from larq_ext.layers import _without_constraint_warning
+from larq_ext.quantizers import BinaryQuantizer
+
+_QUANTIZERS = tuple(f"{part}_quantizer" for part in ("input", "kernel", "depthwise", "pointwise"))
+_TRAINING_ONLY = ("constraint", "regularizer")
+_FUNCTIONS = ("activation", "behind", "initializer")
+_OTHER_FLOATS = ("float16", "bfloat16", "float64", "mixed_float16", "mixed_bfloat16")
 
 
 class Links:
@@ -41,6 +52,7 @@ class Links:
         return feeding[0] if len(self._after[feeding[0].name]) == 1 else None
 
 
+@policy("float32")
 def replaced(
     model: tf.keras.Model,
     new: Mapping[str, tf.keras.layers.Layer],
@@ -64,7 +76,8 @@ def replaced(
             return new[layer.name]
         return layer if isinstance(layer, tf.keras.Model) else again(layer)
 
-    rebuilt = tf.keras.models.clone_model(model, clone_function=replace)
+    with _without_constraint_warning(silent=True):
+        rebuilt = tf.keras.models.clone_model(model, clone_function=replace)
     for layer in rebuilt.layers:
         if layer.weights:
             set_weights(layer, values[layer.name])
@@ -75,15 +88,79 @@ def replaced(
 
 def again(layer, **changes) -> tf.keras.layers.Layer:
     """A new layer of the same configuration, but for the changes."""
-    config = layer.get_config()
-    if getattr(layer, "input_quantizer", None) is not None:
-        # As it is: Keras writes a function by a name that it may not find again.
-        config["input_quantizer"] = layer.input_quantizer
-    for name in ("kernel", "depthwise", "pointwise"):
-        quantizer = getattr(layer, f"{name}_quantizer", None)
+    return made(layer, {**configuration(layer), **changes})
+
+
+def configuration(layer) -> dict[str, Any]:
+    """What a layer is made of for inference, in float32.
+
+    # Raises
+        DeploymentError: if the layer cannot tell.
+    """
+    try:
+        config = in_float32(layer.get_config())
+    except (NotImplementedError, TypeError, ValueError) as error:
+        raise _not_rebuildable(layer, error) from error
+    for name in config:
+        kind, value = name.rsplit("_", 1)[-1], getattr(layer, name, None)
+        if kind in _TRAINING_ONLY:
+            config[name] = None
+        elif kind in _FUNCTIONS and isinstance(value, FunctionType):
+            # As it is: Keras writes a function by a name that it may not find again.
+            config[name] = value
+    for name in _QUANTIZERS:
+        quantizer = getattr(layer, name, None)
         if quantizer is not None:
-            config[f"{name}_quantizer"] = quantizer
-    return type(layer).from_config({**config, **changes})
+            config[name] = _apart(quantizer)
+    return config
+
+
+def made(layer, config: Mapping[str, Any]) -> tf.keras.layers.Layer:
+    """A layer of the class of another.
+
+    # Raises
+        DeploymentError: if the class does not take the configuration.
+    """
+    try:
+        return type(layer).from_config(dict(config))
+    except (NotImplementedError, TypeError, ValueError) as error:
+        raise _not_rebuildable(layer, error) from error
+
+
+def _not_rebuildable(layer, error: Exception) -> DeploymentError:
+    return DeploymentError(
+        f"The layer {layer.name!r} ({type(layer).__name__}) cannot be made again from its "
+        f"configuration: {' '.join(str(error).split())[:300]} Its class needs a `get_config` "
+        "that names all arguments, and what they name must be known to Keras "
+        "(tf.keras.utils.register_keras_serializable)."
+    )
+
+
+def in_float32(config: Any) -> Any:
+    """A configuration, with those inside it, whose layers compute in float32."""
+    if isinstance(config, dict):
+        return {
+            key: "float32"
+            if key == "dtype" and _policy_name(value) in _OTHER_FLOATS
+            # Configurations are dictionaries and lists; what is an object stays it.
+            else in_float32(value)
+            for key, value in config.items()
+        }
+    return [in_float32(value) for value in config] if type(config) is list else config
+
+
+def _policy_name(dtype: Any) -> Any:
+    return dtype["config"]["name"] if isinstance(dtype, dict) else dtype
+
+
+def _apart(quantizer: Any) -> Any:
+    """A quantizer whose state, if it has any, is not that of the layer it comes from."""
+    if not isinstance(quantizer, tf.keras.layers.Layer):
+        return quantizer
+    has_state = isinstance(quantizer, BinaryQuantizer) or quantizer.weights
+    if not has_state and quantizer.compute_dtype == "float32":
+        return quantizer
+    return type(quantizer).from_config(in_float32(quantizer.get_config()))
 
 
 def nothing(layer) -> tf.keras.layers.Layer:

@@ -97,7 +97,8 @@ class BinaryConv2DTranspose(BinaryConv2D):
             "padding": padding,
         }
         taps = [size // self.stride for size in sizes]
-        super().__init__(filters * self.stride**2, taps, padding="valid", **kwargs)
+        settings = {"padding": "valid", "data_format": "channels_last"}
+        super().__init__(filters * self.stride**2, taps, **{**kwargs, **settings})
 
     def build(self, input_shape):
         super().build(input_shape)

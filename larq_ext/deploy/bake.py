@@ -10,14 +10,16 @@ import larq as lq
 import numpy as np
 import tensorflow as tf
 
-from larq_ext._rebuild import derived_classes, hidden_layers, obstacle, set_weights
-from larq_ext._scope import quantized_scope
+from larq_ext._rebuild import hidden_layers, obstacle, set_weights
+from larq_ext._scope import policy, quantized_scope
 from larq_ext.deploy._int8_fold import trained_int8
+from larq_ext.deploy._probe import computes_otherwise, flips_unnoticed
 from larq_ext.deploy._rewrite import Rewrite, check_names, rewrite_graph
+from larq_ext.deploy._surgery import configuration, made
 from larq_ext.deploy._transposed import BinaryConv2DTranspose, transposed_weights
 from larq_ext.deploy.errors import DeploymentError
 from larq_ext.deploy.layers import BinaryConv2D, BinaryDense, DeployedSign, deployed_weights
-from larq_ext.layers import QuantConv2D, QuantDense
+from larq_ext.layers import QuantConv2D, QuantDense, _without_constraint_warning
 from larq_ext.quantizers import BinaryQuantizer, InputForm, KernelForm, factor_kernel
 
 # Which variable each quantizer of a Larq layer belongs to.
@@ -45,6 +47,7 @@ _KNOWN_LAYERS = (
 )
 
 
+@policy("float32")
 def bake(model: tf.keras.Model, *, without: Collection[str] = ()) -> tf.keras.Model:
     """Makes the deployed form of a model: another model with equal outputs.
 
@@ -102,7 +105,7 @@ def _bake(model: tf.keras.Model, without: Collection[str]) -> tf.keras.Model:
         return new
 
     # Latent weights are what counts, wherever this is called and whatever failed before.
-    with quantized_scope(False):
+    with quantized_scope(False), _without_constraint_warning(silent=True):
         baked = tf.keras.models.clone_model(model, clone_function=replace)
     for layer in baked.layers:
         if weights.get(layer.name):
@@ -144,19 +147,14 @@ def _rewrites_of(layer) -> Iterator[Rewrite]:
 
 def _bake_layer(layer, without: Collection[str]) -> tuple[Any, list[np.ndarray], str | None]:
     """The deployed layer, its weights, and the reason if a binary layer stays as it is."""
-    config = layer.get_config()
-    if "dtype" in config:
-        config["dtype"] = "float32"
+    config = configuration(layer)
     found = {name: getattr(layer, name, None) for name in _KERNELS}
     quantizers = {name: q for name, q in found.items() if q is not None}
-    if getattr(layer, "input_quantizer", None) is not None:
-        # As it is: Keras writes a function by a name that it may not find again.
-        config["input_quantizer"] = layer.input_quantizer
     if not quantizers:
         problem = hidden_layers(layer, _is_quantized)
         if problem is not None:
             raise DeploymentError(problem)
-        return type(layer).from_config(config), layer.get_weights(), None
+        return made(layer, config), layer.get_weights(), None
     if not _is_binary(getattr(layer, "input_quantizer", None)) or not all(
         _is_binary(q) for q in quantizers.values()
     ):
@@ -181,20 +179,19 @@ def _constant_kernels(layer, config, quantizers):
     for name, quantizer in quantizers.items():
         variable = getattr(layer, _KERNELS[name])
         value = tf.cast(tf.convert_to_tensor(variable), tf.float32)
-        constants[id(variable)] = np.asarray(quantizer(value))
+        with flips_unnoticed(quantizer):
+            constants[id(variable)] = np.asarray(quantizer(value))
         # Larq's NoOp keeps the value, and the number of bits for Larq's summary.
         config[name] = lq.quantizers.NoOp(precision=getattr(quantizer, "precision", 32) or 32)
-        for training_only in ("constraint", "regularizer"):
-            config[name.replace("quantizer", training_only)] = None
     owned = {id(w) for q in quantizers.values() for w in getattr(q, "weights", [])}
     kept = [w for w in layer.weights if id(w) not in owned]
     weights = [constants.get(id(w), np.asarray(w)) for w in kept]
-    return type(layer).from_config(config), weights
+    return made(layer, config), weights
 
 
 def _input_form(quantizer) -> InputForm | None:
     if isinstance(quantizer, BinaryQuantizer):
-        return None if _computes_otherwise(quantizer, "input_form") else quantizer.input_form()
+        return None if computes_otherwise(quantizer, "input_form") else quantizer.input_form()
     if _is_one_of(quantizer, DeployedSign, *_PLAIN_SIGNS) or quantizer in _PLAIN_FUNCTIONS:
         return InputForm()
     if _is_one_of(quantizer, lq.quantizers.SteHeaviside):
@@ -207,14 +204,6 @@ def _input_form(quantizer) -> InputForm | None:
 def _is_one_of(quantizer: Any, *kinds: Any) -> bool:
     """Whether it is of one of these classes, or of one derived from it that computes the same."""
     return any(isinstance(quantizer, k) and type(quantizer).call is k.call for k in kinds)
-
-
-def _computes_otherwise(quantizer: BinaryQuantizer, form: str) -> bool:
-    """Whether a class derived from ours computes by itself, and does not say the form of it."""
-    own = derived_classes(quantizer, "larq_ext")
-    if any(form in vars(kind) for kind in own):
-        return False
-    return any(not {"call", "quantize"}.isdisjoint(vars(kind)) for kind in own)
 
 
 def _binary_parts(layer, without: Collection[str]) -> tuple[KernelForm, InputForm] | str:
@@ -252,12 +241,13 @@ def _binary_parts(layer, without: Collection[str]) -> tuple[KernelForm, InputFor
     ours = isinstance(quantizer, BinaryQuantizer)
     # Ours take the last axis for the output channels, so of a transposed kernel only the values
     # can tell.
-    if ours and not transposed and not _computes_otherwise(quantizer, "kernel_form"):
-        kernel = quantizer.kernel_form(latent)
-    else:
-        values = np.asarray(layer.kernel_quantizer(tf.constant(latent)))
-        # Transposed convolutions have their output channels second to last.
-        kernel = factor_kernel(values.swapaxes(-1, -2) if transposed else values)
+    with flips_unnoticed(quantizer):
+        if ours and not transposed and not computes_otherwise(quantizer, "kernel_form"):
+            kernel = quantizer.kernel_form(latent)
+        else:
+            values = np.asarray(quantizer(tf.constant(latent)))
+            # Transposed convolutions have their output channels second to last.
+            kernel = factor_kernel(values.swapaxes(-1, -2) if transposed else values)
     if kernel is None:
         return (
             f"the kernel quantized by {_name(layer.kernel_quantizer)} is not +-c with one c above "
@@ -332,8 +322,10 @@ def _binary_layer(layer, config, kernel: KernelForm, inputs: InputForm):
         kept += ["kernel_size", "strides", "padding", "pad_values", "data_format"]
         kept += ["dilation_rate", "groups"]
     arguments = {name: config[name] for name in kept}
-    if inputs.zero_one and not dense:
-        arguments["pad_values"] = 1.0
+    if not dense:
+        # The scale of the inputs comes behind the convolution: what pads them is without it.
+        padding = 1.0 if inputs.zero_one else arguments["pad_values"] / inputs.scale
+        arguments["pad_values"] = padding
     new = (BinaryDense if dense else BinaryConv2D).from_config(
         {
             **arguments,
@@ -349,7 +341,8 @@ def _binary_layer(layer, config, kernel: KernelForm, inputs: InputForm):
     learned = getattr(layer, "scale_mode", None) == "learned"
     scale = np.asarray(layer.scale) if learned else np.ones(outputs)
     bias = np.asarray(layer.bias) if layer.use_bias else np.zeros(outputs)
-    return new, deployed_weights(kernel, inputs, scale, bias)
+    weights = deployed_weights(kernel, inputs, scale, bias)
+    return new, weights + _activation_weights(layer)
 
 
 def _transposed_layer(layer, config, kernel: KernelForm, inputs: InputForm):
@@ -362,7 +355,7 @@ def _transposed_layer(layer, config, kernel: KernelForm, inputs: InputForm):
         }
     )
     bias = np.asarray(layer.bias) if layer.use_bias else np.zeros(layer.filters)
-    return new, transposed_weights(
+    weights = transposed_weights(
         kernel.signs.swapaxes(-1, -2),
         kernel.scale * inputs.scale,
         bias,
@@ -370,3 +363,9 @@ def _transposed_layer(layer, config, kernel: KernelForm, inputs: InputForm):
         layer.strides[0],
         layer.padding,
     )
+    return new, weights + _activation_weights(layer)
+
+
+def _activation_weights(layer) -> list[np.ndarray]:
+    """The weights of an activation that is a layer, such as a PReLU."""
+    return [np.asarray(weight) for weight in getattr(layer.activation, "weights", [])]

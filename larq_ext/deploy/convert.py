@@ -152,7 +152,7 @@ def _check_form(model: tf.keras.Model) -> None:
             )
     low_precision = [
         layer.name
-        for layer in model.layers
+        for layer in model._flatten_layers()
         if getattr(layer, "compute_dtype", None) in ("float16", "bfloat16", "float64")
     ]
     if low_precision:

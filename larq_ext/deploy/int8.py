@@ -8,11 +8,13 @@ from typing import Any, Literal
 import numpy as np
 import tensorflow as tf
 
+from larq_ext._scope import policy
 from larq_ext.deploy._int8_fold import Folded, as_int8, fold, in_floats, is_real, range_of
 from larq_ext.deploy._int8_layers import Int8Conv2D, Int8Range
 from larq_ext.deploy._rewrite import WEIGHT_DEPENDENT
 from larq_ext.deploy._surgery import Links
 from larq_ext.deploy.bake import bake
+from larq_ext.deploy.errors import DeploymentError
 from larq_ext.deploy.layers import BinaryConv2D
 
 _BATCH = 64
@@ -21,6 +23,7 @@ _KERNELS = ("kernel", "depthwise", "pointwise")
 _KEPT_VALUES = 100_000
 
 
+@policy("float32")
 def int8_edges(
     model: tf.keras.Model,
     samples: np.ndarray | Sequence[np.ndarray],
@@ -74,8 +77,18 @@ def int8_edges(
 
 def _checked(samples: Any, model: tf.keras.Model) -> list[np.ndarray]:
     given = samples if isinstance(samples, (list, tuple)) else [samples]
-    arrays = [np.asarray(array) for array in given]
     shapes = [tuple(tensor.shape[1:]) for tensor in model.inputs]
+    if any(None in shape for shape in shapes):
+        raise DeploymentError(
+            f"The inputs have the shapes {shapes}: height, width and channels must be numbers. "
+            "Build the model with the size that the device will see."
+        )
+    if len(given) != len(shapes):
+        raise ValueError(
+            f"`samples` must be an array for each of the {len(shapes)} input(s), received "
+            f"{len(given)}: make one array of single samples with np.stack."
+        )
+    arrays = [np.asarray(array) for array in given]
     if [array.shape[1:] for array in arrays] != shapes:
         expected = ", ".join(f"(samples, {', '.join(map(str, shape))})" for shape in shapes)
         raise ValueError(

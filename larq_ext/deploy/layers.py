@@ -120,7 +120,8 @@ class AsDense:
     """Makes a class of convolutions one of dense layers, whose kernels are 1x1."""
 
     def __init__(self, filters, kernel_size=1, **kwargs):
-        super().__init__(filters, kernel_size, **kwargs)
+        # Whatever Keras' default is: the images made of the inputs have their channels last.
+        super().__init__(filters, kernel_size, **{**kwargs, "data_format": "channels_last"})
         self.input_spec = None
 
     def build(self, input_shape):

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import tensorflow as tf
 
+from larq_ext._rebuild import obstacle
 from larq_ext._text import shorten, table, wrap
 from larq_ext.deploy._causes import Why
 from larq_ext.deploy._expected import (
@@ -114,6 +115,8 @@ class LintReport:
         """The result in a few words."""
         if not self.layers and not self.findings:
             return "no layer is meant to be binary"
+        if any(finding.cause == "not-rebuildable" for finding in self.findings):
+            return "the model cannot be rebuilt"
         return f"{self.binary}/{len(self.layers)} layers will be binary"
 
     def to_dict(self) -> dict[str, Any]:
@@ -142,10 +145,15 @@ def lint(model: tf.keras.Model) -> LintReport:
 
     # Returns
         The report, a table with findings when printed.
+
+    # Raises
+        DeploymentError: for anything but a Keras model.
     """
+    if not isinstance(model, tf.keras.Model):
+        raise DeploymentError(str(obstacle(model)))
     try:
         baked = bake(model)
-    except (DeploymentError, NotImplementedError) as error:  # Keras's, for a missing get_config
+    except DeploymentError as error:
         why = Why("not-rebuildable", detail=" ".join(str(error).split()))
         return LintReport((), (_finding("", "float", why),))
     unknown = [tensor for tensor in model.inputs if None in tensor.shape[1:]]
@@ -162,8 +170,10 @@ def lint(model: tf.keras.Model) -> LintReport:
         row, found = _judge(*theirs_of_layer, *ours.verdicts.get(name, theirs_of_layer))
         layers.extend(row)
         findings[name].extend(found)
+    deployed = dict(_leaf_layers(baked))
     for name, layer in _leaf_layers(model):
-        findings[name].extend(_finding(name, "note", why) for why in _why_notes(layer, model))
+        notes = _why_notes(layer, deployed.get(name), model)
+        findings[name].extend(_finding(name, "note", why) for why in notes)
     known = {f.layer for rows in findings.values() for f in rows if f.cause == "sign-of-sign"}
     for node in ours.traced.wrong_signs:
         # Wherever it stands, the whole model is refused.
@@ -239,7 +249,9 @@ def _layers_of_unknown_size(model: tf.keras.Model) -> Iterator[LayerLint]:
             yield LayerLint(kernel.name, kind, kernel.shape, False, False, "unknown-size")
 
 
-def _why_notes(layer: tf.keras.layers.Layer, model: tf.keras.Model) -> Iterator[Why]:
+def _why_notes(
+    layer: tf.keras.layers.Layer, deployed: tf.keras.layers.Layer | None, model: tf.keras.Model
+) -> Iterator[Why]:
     """What leaves a layer as binary or as float as it was meant to be."""
     quantizer = getattr(layer, "input_quantizer", None)
     if quantizer is None:
@@ -250,8 +262,8 @@ def _why_notes(layer: tf.keras.layers.Layer, model: tf.keras.Model) -> Iterator[
         yield Why("unused-input-quantizer")
     elif not kernels or not binary_input:
         yield Why("several-bits")
-    elif isinstance(layer, tf.keras.layers.Conv2D):
-        yield from _slow(layer)
+    elif isinstance(deployed, BinaryConv2D) and type(deployed) is BinaryConv2D:
+        yield from _slow(deployed)
     for _, _, values in kernels:
         if 1e-5 < (share := jitter(values)) <= CONVERTERS_TOLERANCE:
             yield Why("uneven-scale", facts={"percent": 100 * share})
@@ -259,10 +271,10 @@ def _why_notes(layer: tf.keras.layers.Layer, model: tf.keras.Model) -> Iterator[
         yield from _shared(layer, model)
 
 
-def _slow(layer: tf.keras.layers.Layer) -> Iterator[Why]:
+def _slow(layer: BinaryConv2D) -> Iterator[Why]:
     """Why a binary convolution is slower than it could be."""
     padded = layer.padding == "same" and max(layer.kernel_size) > 1
-    if padded and getattr(layer, "pad_values", 0.0) == 0.0:
+    if padded and layer.pad_values == 0.0:
         yield Why("zero-padding")
     channels = input_shape(layer)[-1]
     if channels is not None and channels % 32:

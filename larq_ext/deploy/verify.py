@@ -167,7 +167,8 @@ def verify(
 
     # Returns
         The report; `ok` if for every sample top-1 is equal and the difference is within the
-        tolerance, leaving out unstable samples, which may be at most half of all.
+        tolerance, leaving out unstable samples, which may be at most half of all. Where Keras and
+        the file part is looked for unless the file takes integers.
 
     # Raises
         ValueError: if the file's inputs or outputs have other shapes than the model's.

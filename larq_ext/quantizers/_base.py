@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import larq as lq
 import numpy as np
 import tensorflow as tf
+from tf_keras.src.engine.base_layer_utils import call_context
 
 from larq_ext._summary import no_operand
 
@@ -58,7 +59,8 @@ class Hyperparameter:
         return round(value) if self.integer else value
 
     def __set__(self, instance: Any, value: float) -> None:
-        if not self.minimum <= value <= self.maximum or (self.integer and value != int(value)):
+        fits = np.isfinite(value) and self.minimum <= value <= self.maximum
+        if not fits or (self.integer and value != int(value)):
             kind = "an integer" if self.integer else "a number"
             raise ValueError(
                 f"`{self.name}` of {type(instance).__name__} is {kind} from {self.minimum} to "
@@ -137,44 +139,25 @@ def factor_kernel(kernel: np.ndarray) -> KernelForm | None:
     return KernelForm(np.where(kernel >= 0, 1.0, -1.0).astype("float32"), scale)
 
 
-class BinaryQuantizer(lq.quantizers.Quantizer):
-    """Base class of quantizers with one bit per output.
-
-    The output channels of a kernel are its last axis, as in dense layers and convolutions; the
-    kernels of depthwise and transposed ones are laid out otherwise and not supported. Channels
-    of an input are its last axis too.
+class RoleQuantizer(lq.quantizers.Quantizer):
+    """Base class of quantizers that treat inputs and kernels in different ways.
 
     # Arguments
         role: `"input"` or `"kernel"`: what is quantized. `None` finds out at first use (Larq's
             layers quantize kernels inside `larq.context.quantized_scope`, inputs outside).
-        metrics: List of metrics, of which Larq knows `"flip_ratio"`. `None` takes those of
-            `larq.context.metrics_scope` if this turns out to be a kernel quantizer.
     """
 
-    precision = 1
     alias: str
 
-    def __init__(
-        self,
-        *,
-        role: str | None = None,
-        metrics: list[str] | None = None,
-        name: str | None = None,
-        sharing: tuple[str, int] | None = None,
-        **kwargs,
-    ):
+    def __init__(self, *, role: str | None = None, name: str | None = None, **kwargs):
         if role is not None:
             one_of("role", role, ROLES)
         # Keras would call `SiMaN` "si_ma_n".
         name = name or f"{self.alias}_{tf.keras.backend.get_uid(self.alias)}"
         super().__init__(name=name, **kwargs)
-        self.role = role
-        # Set and read by `_sharing`: who uses this instance, and if several do an identifier and
-        # how many they were when the configuration was written.
-        self.sharing = None if sharing is None else (sharing[0], sharing[1])
-        self._users: list[str] = []
-        self._custom_metrics = metrics
-        self._scope_metrics = list(lq.context.get_training_metrics())
+        self.role: str | None = None
+        if role is not None:
+            self.set_role(role)
 
     def set_role(self, role: str) -> None:
         """Says what is quantized, as a layer knows it.
@@ -189,26 +172,79 @@ class BinaryQuantizer(lq.quantizers.Quantizer):
             )
         self.role = role
 
+    def __call__(self, inputs, *args, **kwargs):
+        # An activation is called inside the scope too.
+        if self.role is None and getattr(call_context().layer, "activation", None) is self:
+            self.set_role("input")
+        return super().__call__(inputs, *args, **kwargs)
+
     def build(self, input_shape):
-        shape = tuple(tf.TensorShape(input_shape).as_list())
-        # An activation function is called inside the scope too, but on a batch.
-        is_kernel = lq.context.should_quantize() and None not in shape
-        self.set_role(self.role or ("kernel" if is_kernel else "input"))
-        self._built_for = shape
+        if self.role is None:
+            is_static = None not in tf.TensorShape(input_shape).as_list()
+            self.set_role("kernel" if is_static and lq.context.should_quantize() else "input")
+        super().build(input_shape)
+
+    def _in_type_of(self, inputs: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
+        """Integers would cut off what a scale makes of them."""
+        return tf.cast(outputs, inputs.dtype if inputs.dtype.is_floating else self.compute_dtype)
+
+    def get_build_config(self):
+        # Keras would build what it reads from a file before the layer does that it belongs to,
+        # with the sizes of the layer in the file.
+        return None
+
+    def get_config(self):
+        return {**super().get_config(), "role": self.role}
+
+
+class BinaryQuantizer(RoleQuantizer):
+    """Base class of quantizers with one bit per output.
+
+    The output channels of a kernel are its last axis, as in dense layers and convolutions; the
+    kernels of depthwise and transposed ones are laid out otherwise and not supported. Channels
+    of an input are its last axis too.
+
+    # Arguments
+        role: `"input"` or `"kernel"`: what is quantized. `None` finds out at first use (Larq's
+            layers quantize kernels inside `larq.context.quantized_scope`, inputs outside).
+        metrics: List of metrics, of which Larq knows `"flip_ratio"`. `None` takes those of
+            `larq.context.metrics_scope` if this turns out to be a kernel quantizer.
+    """
+
+    precision = 1
+
+    def __init__(
+        self,
+        *,
+        role: str | None = None,
+        metrics: list[str] | None = None,
+        sharing: tuple[str, int] | None = None,
+        **kwargs,
+    ):
+        super().__init__(role=role, **kwargs)
+        # Set and read by `_sharing`: who uses this instance, and if several do an identifier and
+        # how many they were when the configuration was written.
+        self.sharing = None if sharing is None else (sharing[0], sharing[1])
+        self._users: list[str] = []
+        self._custom_metrics = metrics
+        self._scope_metrics = list(lq.context.get_training_metrics())
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self._built_for = tuple(tf.TensorShape(input_shape).as_list())
         metrics = self._custom_metrics
         if metrics is None:
             metrics = self._scope_metrics if self.role == "kernel" else []
         if "flip_ratio" in metrics:
             self.flip_ratio = lq.metrics.FlipRatio(name=f"flip_ratio/{self.name}")
             self.flip_ratio.build(input_shape)
-        super().build(input_shape)
 
     def call(self, inputs, training=None):
         # Mirrored variables come as they are: only a tensor has the operators used below.
         inputs = tf.convert_to_tensor(inputs)
         self._check_shape(inputs)
         # Surrogate gradients and scales lose their tail in half precision.
-        outputs = tf.cast(self.quantize(tf.cast(inputs, tf.float32), training), inputs.dtype)
+        outputs = self._in_type_of(inputs, self.quantize(tf.cast(inputs, tf.float32), training))
         if hasattr(self, "flip_ratio"):
             if len(self.users) > 1:
                 raise ValueError(
@@ -287,7 +323,7 @@ class BinaryQuantizer(lq.quantizers.Quantizer):
         return InputForm()
 
     def get_config(self):
-        config = {**super().get_config(), "role": self.role}
+        config = super().get_config()
         if self._custom_metrics is not None:
             config["metrics"] = self._custom_metrics
         if self.sharing is not None:

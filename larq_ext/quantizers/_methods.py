@@ -39,7 +39,7 @@ class Method:
     shared: bool = False
 
     def arguments(self) -> dict[str, Any]:
-        """New arguments for one layer of Larq's or ours."""
+        """New arguments for one `larq_ext.layers.QuantConv2D`."""
         return {
             "input_quantizer": self.input_quantizer(),
             "kernel_quantizer": self.kernel_quantizer(),

@@ -182,6 +182,8 @@ class FDA(BinaryQuantizer):
         super().__init__(**kwargs)
         if omega <= 0:
             raise ValueError(f"`omega` is a positive number, received {omega!r}.")
+        if clip_value is not None and not clip_value > 0:
+            raise ValueError(f"`clip_value` is a positive number or None, received {clip_value!r}.")
         if reduction < 1:
             raise ValueError(f"`reduction` is an integer from 1, received {reduction!r}.")
         self.n = n

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import larq as lq
 import tensorflow as tf
 
 from larq_ext._summary import no_operand
-from larq_ext.quantizers._base import ROLES, one_of, register
+from larq_ext.quantizers._base import RoleQuantizer, register
 
 
 @tf.custom_gradient
@@ -48,7 +47,7 @@ def int8_range(low: tf.Tensor, high: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 @register("int8")
-class Int8(lq.quantizers.Quantizer):
+class Int8(RoleQuantizer):
     r"""Rounds to 8-bit integers times a step; for layers that are meant to run in them.
 
     Inputs, with a and b moving averages of the smallest and largest value of a batch (0
@@ -66,7 +65,7 @@ class Int8(lq.quantizers.Quantizer):
 
     As a layer of its own behind a layer with such inputs and kernels it says how large outputs
     are, which an integer operator has to know. It is no method of binarization: its `precision`
-    is 8.
+    is 8. An instance keeps the range of one tensor: each input has one of its own.
 
     **Deploys as** int8 operators, if the layer is a convolution or dense layer with this as its
     input and its kernel quantizer: `larq_ext.deploy.bake` makes an `Int8Conv2D` or `Int8Dense` of
@@ -96,33 +95,17 @@ class Int8(lq.quantizers.Quantizer):
     """
 
     precision = 8
-    alias: str
 
-    def __init__(
-        self,
-        momentum: float = 0.99,
-        *,
-        role: str | None = None,
-        name: str | None = None,
-        **kwargs,
-    ):
+    def __init__(self, momentum: float = 0.99, *, role: str | None = None, **kwargs):
         if not 0 <= momentum < 1:
             raise ValueError(f"`momentum` is a number from 0 to below 1, received {momentum!r}.")
-        if role is not None:
-            one_of("role", role, ROLES)
-        super().__init__(
-            name=name or f"{self.alias}_{tf.keras.backend.get_uid(self.alias)}", **kwargs
-        )
-        self.momentum, self.role = momentum, role
+        super().__init__(role=role, **kwargs)
+        self.momentum = momentum
 
     def build(self, input_shape):
-        if self.role is None:
-            # An activation function is called inside the scope too, but on a batch.
-            static = None not in tf.TensorShape(input_shape).as_list()
-            self.role = "kernel" if static and lq.context.should_quantize() else "input"
+        super().build(input_shape)
         if self.role == "input":
             self.minimum, self.maximum = (self._limit(name) for name in ("minimum", "maximum"))
-        super().build(input_shape)
 
     def _limit(self, name: str) -> tf.Variable:
         variable = self.add_weight(
@@ -139,15 +122,16 @@ class Int8(lq.quantizers.Quantizer):
         return no_operand(variable)
 
     def call(self, inputs, training=None):
-        x = tf.cast(tf.convert_to_tensor(inputs), tf.float32)
+        inputs = tf.convert_to_tensor(inputs)
+        x = tf.cast(inputs, tf.float32)
         if self.role == "kernel":
-            return tf.cast(int8_kernel(x), inputs.dtype)
+            return self._in_type_of(inputs, int8_kernel(x))
         tf.__internal__.smart_cond.smart_cond(
             False if training is None else training, lambda: self._move(x), tf.no_op
         )
         low, high = int8_range(self.minimum, self.maximum)
         rounded = tf.quantization.fake_quant_with_min_max_vars(x, low, high)
-        return tf.cast(tf.where(high > low, rounded, x), inputs.dtype)
+        return self._in_type_of(inputs, tf.where(high > low, rounded, x))
 
     def _move(self, x: tf.Tensor) -> tf.Operation:
         """Moves the range by a batch; the first one counts in full."""
@@ -167,4 +151,4 @@ class Int8(lq.quantizers.Quantizer):
         return (low, high) if high > low else None
 
     def get_config(self):
-        return {**super().get_config(), "momentum": self.momentum, "role": self.role}
+        return {**super().get_config(), "momentum": self.momentum}

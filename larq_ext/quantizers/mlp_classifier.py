@@ -184,22 +184,35 @@ class _SlopeLimits(tf.keras.constraints.Constraint):
     """Keeps the classifier's slope at 0 above a floor, and linear slopes below a cap.
 
     # Arguments
-        u: Weights of the hidden units, or `None` in the linear case.
+        classifier: The quantizer, with the weights of its hidden units if there are any.
         floor: Least sum of the slopes at 0, or `None`.
         cap: Largest magnitude of a linear slope, or `None`.
     """
 
-    def __init__(self, u: tf.Variable | None, floor: float | None, cap: float | None):
-        self.u, self.floor, self.cap = u, floor, cap
+    def __init__(self, classifier: MLPClassifier, floor: float | None, cap: float | None):
+        self.classifier, self.floor, self.cap = classifier, floor, cap
 
     def __call__(self, v):
         v = tf.convert_to_tensor(v)
         if self.floor is not None:
-            u = tf.ones_like(v[:1]) if self.u is None else tf.convert_to_tensor(self.u)[None]
-            # The nearest v with enough slope: the projection on a half-space.
-            missing = tf.nn.relu(self.floor - tf.reduce_sum(v * u))
-            v += missing * u / (v.shape[0] * tf.reduce_sum(tf.square(u)))
+            for by_unit in self._slopes_by_unit(v):
+                # The nearest v with enough slope: the projection on a half-space.
+                missing = tf.nn.relu(self.floor - tf.reduce_sum(v * by_unit))
+                size = v.shape[0] * tf.reduce_sum(tf.square(by_unit))
+                v += tf.math.divide_no_nan(missing * by_unit, size)
         return v if self.cap is None else tf.clip_by_value(v, -self.cap, self.cap)
+
+    def _slopes_by_unit(self, v) -> list[tf.Tensor]:
+        """What each hidden unit makes of v at 0: `f' = sum(v * slopes)`, from each side."""
+        classifier = self.classifier
+        if not classifier.hidden:
+            return [tf.ones_like(v[:1])]
+        u = tf.convert_to_tensor(classifier.u)[None]
+        b = tf.convert_to_tensor(classifier.b) if classifier.use_bias else tf.zeros_like(u)
+        if classifier.activation == "tanh":
+            return [u * (1.0 - tf.square(tf.tanh(b)))]
+        # A unit without a bias bends at 0: it has a slope on one side only.
+        return [u * tf.cast((b > 0) | ((b == 0) & side), u.dtype) for side in (u > 0, u < 0)]
 
 
 @register("mlp_classifier")
@@ -309,12 +322,12 @@ class MLPClassifier(BinaryQuantizer):
         if self.hidden:
             u, v = self._draw_weights()
             self.u = self._parameter("u", u)
-            limits = _SlopeLimits(self.u, self.slope_floor, None)
+            limits = _SlopeLimits(self, self.slope_floor, None)
             self.v = self._parameter("v", v, limits)
         else:
             # The argmax form needs slopes that differ, and that agree in sign with their sum.
             slopes = [0.0, 0.5] if self.forward == "argmax" else [1.0 / self.outputs] * self.outputs
-            limits = _SlopeLimits(None, self.slope_floor, self.slope_cap)
+            limits = _SlopeLimits(self, self.slope_floor, self.slope_cap)
             self.v = self._parameter("v", np.reshape(slopes, (-1, 1)), limits)
         if self.use_bias:
             if self.hidden:
@@ -346,12 +359,12 @@ class MLPClassifier(BinaryQuantizer):
 
     def quantize(self, x, training):
         axes = list(range(len(x.shape) - 1))
+        # A filter of one magnitude is one that this quantizer has made, and comes from a file of
+        # binarized weights: centring it again would change its scale, and a classifier its signs.
+        magnitude = tf.abs(x)
+        made_here = tf.reduce_min(magnitude, axes) == tf.reduce_max(magnitude, axes)
         centred = x
         if self.center:
-            # A filter of one magnitude is one that this quantizer has made, and comes from a file
-            # of binarized weights: centring it again would change its scale.
-            magnitude = tf.abs(x)
-            made_here = tf.reduce_min(magnitude, axes) == tf.reduce_max(magnitude, axes)
             centred -= tf.where(made_here, 0.0, tf.reduce_mean(x, axes))
         none = tf.zeros((self.hidden,))
         bits = classify(
@@ -367,6 +380,8 @@ class MLPClassifier(BinaryQuantizer):
             gate=self.gate,
             table_size=self.table_size,
         )
+        if self.forward == "argmax" and np.prod(x.shape[:-1]) > 1:
+            bits = tf.where(made_here, tf.stop_gradient(tf.sign(x)), bits)
         if not self.scale:
             return bits
         return bits * tf.stop_gradient(tf.reduce_mean(tf.abs(centred), axes, keepdims=True))

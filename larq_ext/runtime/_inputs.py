@@ -60,10 +60,11 @@ def _converted(index: int, array: np.ndarray, info: TensorInfo) -> np.ndarray:
     unquantized = array.dtype.kind == "b" and info.quantization is not None
     if array.dtype != info.dtype and (unquantized or not _fits(array, info.dtype)):
         hint = ""
-        if info.dtype == np.int8:
+        if info.quantization is not None:
+            limits = np.iinfo(info.dtype)
             hint = (
                 f" Quantize it first: round(x / {info.scale}) + {info.zero_point}, "
-                "clipped to -128..127, which is what "
+                f"clipped to {limits.min}..{limits.max}, which is what "
                 f"`Interpreter.input_quantization[{index}].quantize` computes."
             )
         raise ValueError(

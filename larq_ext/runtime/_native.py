@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import warnings
 from collections.abc import Sequence
@@ -13,7 +14,16 @@ import numpy as np
 from larq_ext.runtime._engine import TensorInfo, batch_of
 from larq_ext.runtime.delegate import chosen_kernel, find_tflite, load_delegate
 
-_CREATION = threading.Lock()
+_creation = threading.Lock()
+
+
+def _after_fork() -> None:
+    global _creation
+    _creation = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class NativeEngine:
@@ -67,7 +77,8 @@ class NativeEngine:
             with contextlib.suppress(RuntimeError, ValueError):
                 if self._resized(batch):
                     return
-            self._resized(self._own_batch)
+            with contextlib.suppress(RuntimeError, ValueError):  # tried again at the next batch
+                self._resized(self._own_batch)
         raise ValueError(
             f"The model takes batches of {self._own_batch}; received {batch} samples, "
             "which is no multiple of it."
@@ -92,7 +103,7 @@ class NativeEngine:
 def _create(tflite: Any, flatbuffer: bytes, num_threads: int, delegate: Any) -> Any:
     # TensorFlow 2.19 warns that its interpreter moves to another package. The filters of
     # `warnings` belong to the whole process.
-    with _CREATION, warnings.catch_warnings():
+    with _creation, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"\s*Warning: tf\.lite\.Interpreter is dep")
         return tflite.Interpreter(
             model_content=flatbuffer, num_threads=num_threads, experimental_delegates=[delegate]

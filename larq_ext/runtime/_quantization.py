@@ -30,11 +30,9 @@ class Quantization(NamedTuple):
         if np.isnan(x).any():
             raise ValueError("No integer stands for NaN: the numbers hold some.")
         limits = np.iinfo(self.dtype)
-        # As the operator QUANTIZE computes it: what lies halfway goes away from zero.
-        steps = x.astype(np.float32) / np.float32(self.scale)
-        whole = np.trunc(steps)
-        away = whole + np.sign(steps) * (np.abs(steps - whole) >= 0.5)
-        return np.clip(away + self.zero_point, limits.min, limits.max).astype(self.dtype)
+        # As the operator QUANTIZE computes it, to the last bit: halfway goes to the even integer.
+        steps = np.rint(x.astype(np.float32) * (np.float32(1) / np.float32(self.scale)))
+        return np.clip(steps + self.zero_point, limits.min, limits.max).astype(self.dtype)
 
     def dequantize(self, q: np.ndarray) -> np.ndarray:
         """The numbers that integers stand for, in float32."""

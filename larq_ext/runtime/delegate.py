@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import os
 import sys
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,11 @@ def library_path() -> Path:
     if _LIBRARY.is_file():
         return _LIBRARY
     raise EngineError(
-        f"The native kernels of larq_ext are not built ({_LIBRARY.name} is missing): install a "
-        "C++17 compiler (`apt install g++`, `dnf install gcc-c++`, `xcode-select --install`), then "
-        "larq-ext again: `pip install --force-reinstall --no-deps .` in its folder."
+        f"The native kernels of larq_ext are not built ({_LIBRARY.name} is missing): install GCC "
+        "(9 or newer) or Clang (`apt install g++`, `dnf install gcc-c++`, `xcode-select "
+        "--install`), then larq-ext again: `pip install --force-reinstall --no-deps .` in its "
+        "folder. If it is missing still, add `-v` to see what the compiler says; another one is "
+        "named by the environment variables CC and CXX."
     )
 
 
@@ -118,9 +121,10 @@ def chosen_kernel(kernel: str) -> str:
 
 def checked_threads(num_threads: Any) -> int:
     """Returns a number of threads, or raises a `ValueError` if it is none."""
-    if isinstance(num_threads, bool) or not isinstance(num_threads, int) or num_threads < 1:
+    # NumPy's integers are as good as Python's.
+    if isinstance(num_threads, bool) or not isinstance(num_threads, Integral) or num_threads < 1:
         raise ValueError(f"num_threads must be an integer of at least 1, not {num_threads!r}.")
-    return num_threads
+    return int(num_threads)
 
 
 def _is_installed(package: str) -> bool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import os
 import threading
 import warnings
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +24,7 @@ from larq_ext.runtime.delegate import checked_threads
 from larq_ext.runtime.errors import EngineError
 
 EngineName = Literal["auto", "native", "lce"]
+_ALIVE: weakref.WeakSet[Interpreter] = weakref.WeakSet()
 
 
 class Interpreter:
@@ -32,7 +35,8 @@ class Interpreter:
     binary operators. `"lce"` is Larq Compute Engine's own interpreter. `"auto"` takes the native
     one; where it is missing, it warns once and takes the other.
 
-    Threads may share an interpreter: it runs one batch at a time.
+    Threads may share an interpreter: it runs one batch at a time. So may forked processes, each
+    of which loads the model once more when it first uses it.
 
     # Arguments
         flatbuffer_or_path: the serialized model, or the path of a `.tflite` file.
@@ -57,11 +61,14 @@ class Interpreter:
         engine: EngineName = "auto",
         kernel: str = "auto",
     ) -> None:
-        checked_threads(num_threads)
+        num_threads = checked_threads(num_threads)
         flatbuffer = load_flatbuffer(flatbuffer_or_path)
-        self._engine = _load(flatbuffer, num_threads, engine, kernel)
+        self._load = functools.partial(_load, flatbuffer, num_threads, engine, kernel)
+        self._engine = self._load()
         self._step = batch_of(self._engine.inputs)
         self._lock = threading.Lock()
+        self._is_forked = False
+        _ALIVE.add(self)
 
     @property
     def engine(self) -> str:
@@ -128,6 +135,8 @@ class Interpreter:
         pieces = self._pieces(x)
         for piece in progress(pieces, _count(x, self._step)) if verbose else pieces:
             with self._lock:
+                if self._is_forked:
+                    self._engine, self._is_forked = self._load(), False
                 outputs = self._engine.run(piece)
             for result, output in zip(results, outputs, strict=True):
                 result.append(output)
@@ -149,6 +158,16 @@ class Interpreter:
                 )
             for start in range(0, len(arrays[0]), step):
                 yield [array[start : start + step] for array in arrays]
+
+
+def _after_fork() -> None:
+    """Only the thread that forked is in the child: neither those of engines, nor who held locks."""
+    for interpreter in _ALIVE:
+        interpreter._lock, interpreter._is_forked = threading.Lock(), True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _load(flatbuffer: bytes, num_threads: int, engine: str, kernel: str) -> Engine:

@@ -278,9 +278,10 @@ def test_a_1d_convolution_is_named(networks, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("quantizer", "reason"), [(_with_a_zero_channel, "the first 2"), (_unequal, "not the same")]
+    ("quantizer", "cause"),
+    [(_with_a_zero_channel, "zero-channel-scale"), (_unequal, "unequal-channel-scale")],
 )
-def test_kernels_without_one_scale_per_channel(quantizer, reason, networks, tmp_path):
+def test_kernels_without_one_scale_per_channel(quantizer, cause, networks, tmp_path):
     """Such a file holds no hint of what was meant, so the layer has to be known."""
 
     class Quantizer(lq.quantizers.Quantizer):
@@ -293,8 +294,7 @@ def test_kernels_without_one_scale_per_channel(quantizer, reason, networks, tmp_
     model = networks.randomize(tf.keras.Sequential([tf.keras.Input((8, 8, 32)), layer]))
     report = audit(networks.convert_as_it_is(model, tmp_path), model)
     (row,) = report.layers
-    assert row.op == "CONV_2D"
-    assert row.reason
+    assert (row.op, row.cause) == ("CONV_2D", cause)
 
 
 def test_binary_weights_with_float_input_are_noted(networks, tmp_path):

@@ -1,5 +1,7 @@
 """The deployed form of a model computes what the training form does, with kernels of +-1."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -476,3 +478,181 @@ def test_digits_from_training_form_to_interpreter(method):
     assert report.ok, report
     outputs = lqx.runtime.Interpreter(conversion.flatbuffer).predict(images)
     assert (outputs.argmax(-1) == expected.argmax(-1)).mean() > 0.98
+
+
+def test_a_global_policy_of_half_precision_changes_nothing():
+    model = network("siman")
+    samples = np.random.default_rng(0).normal(size=(8, 12, 12, 3)).astype("float32")
+    makes = (bake, lambda model: lqx.deploy.int8_edges(model, samples))
+    expected = [make(model)(samples) for make in makes]
+    tf.keras.mixed_precision.set_global_policy("mixed_float16")
+    try:
+        found = [make(model)(samples) for make in makes]
+        assert lqx.deploy.lint(model).ok
+        assert tf.keras.mixed_precision.global_policy().name == "mixed_float16"
+    finally:
+        tf.keras.mixed_precision.set_global_policy("float32")
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == tf.float32
+        np.testing.assert_array_equal(one, other)
+
+
+def test_layers_in_wrappers_become_float32_as_well():
+    tf.keras.mixed_precision.set_global_policy("mixed_float16")
+    try:
+        layer = tf.keras.layers.TimeDistributed(tf.keras.layers.Conv2D(4, 3))
+        model = tf.keras.Sequential([tf.keras.Input((2, 6, 6, 3)), layer])
+    finally:
+        tf.keras.mixed_precision.set_global_policy("float32")
+    baked = bake(model)
+    assert baked.output.dtype == tf.float32
+    assert baked.layers[0].layer.compute_dtype == "float32"
+
+
+def test_integers_stay_integers():
+    lookup = tf.keras.layers.IntegerLookup(vocabulary=[3, 5])
+    model = tf.keras.Sequential([tf.keras.Input((2,), dtype="int64"), lookup])
+    values = tf.constant([[3, 5]], tf.int64)
+    np.testing.assert_array_equal(bake(model)(values), model(values))
+
+
+class Shifting(lq.quantizers.Quantizer):
+    """A sign with a threshold that is trained, which is not known to be a plain sign."""
+
+    precision = 1
+
+    def build(self, input_shape):
+        self.bias = self.add_weight("bias", (), initializer="ones")
+
+    def call(self, inputs):
+        return lq.math.sign(inputs + self.bias)
+
+
+def test_a_baked_model_shares_nothing_with_its_original():
+    quantizer = lqx.quantizers.LearnableScale()
+    model = tf.keras.Sequential(
+        [
+            tf.keras.Input((6, 6, 3)),
+            lq.layers.QuantConv2D(8, 3, input_quantizer=Shifting(), kernel_quantizer="ste_sign"),
+            lqx.layers.QuantConv2D(4, 3, input_quantizer=quantizer),
+        ]
+    )
+    randomize(model)
+    baked = bake(model)
+    assert not {id(v) for v in model.variables} & {id(v) for v in baked.variables}
+    assert difference(model, baked, (6, 6, 3)) < TOLERANCE
+    assert quantizer.users == [model.layers[1].name] and quantizer.sharing is None
+
+
+def own_function(x):
+    return 2.0 * tf.nn.tanh(x)
+
+
+def own_initializer(shape, dtype=None, **kwargs):
+    return tf.ones(shape, dtype)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: tf.keras.layers.Conv2D(4, 3, activation=own_function),
+        lambda: tf.keras.layers.Conv2D(4, 3, kernel_initializer=own_initializer),
+        lambda: lqx.layers.QuantConv2D(4, 3, activation=own_function, quantizer="siman"),
+        lambda: lqx.layers.QuantConv2D(4, 3, activation=own_function, input_quantizer="ste_sign"),
+        lambda: tf.keras.layers.Activation(lambda x: 3.0 * x),
+        lambda: tf.keras.layers.Lambda(lambda x: 3.0 * x),
+    ],
+)
+def test_functions_that_keras_cannot_find_by_name(make):
+    model = one_layer(make(), (6, 6, 3))
+    assert difference(model, bake(model), (6, 6, 3)) < TOLERANCE
+
+
+def test_a_layer_that_cannot_be_made_again_is_named():
+    class Nameless(tf.keras.layers.Layer):
+        def __init__(self, factors):
+            super().__init__(name="nameless")
+
+    model = tf.keras.Sequential([tf.keras.Input((6,)), Nameless(tf.ones(3))])
+    with pytest.raises(DeploymentError, match=r"'nameless' \(Nameless\).*needs a `get_config`"):
+        bake(model)
+
+
+@pytest.mark.parametrize(
+    "activation",
+    [lambda: tf.keras.layers.PReLU(shared_axes=[1, 2]), lqx.quantizers.LearnableScale],
+)
+@pytest.mark.parametrize(
+    "kind", [lqx.layers.QuantConv2D, partial(lq.layers.QuantConv2DTranspose, strides=3)]
+)
+def test_activations_with_weights(kind, activation):
+    quantizers = {"input_quantizer": "ste_sign", "kernel_quantizer": "ste_sign"}
+    model = one_layer(kind(8, 3, activation=activation(), **quantizers), (6, 6, 3))
+    baked = bake(model)
+    check_binary(baked.layers[0])
+    assert difference(model, baked, (6, 6, 3)) < TOLERANCE
+
+
+class Doubled(lqx.quantizers.BinaryQuantizer):
+    alias = "doubled"
+
+    def quantize(self, x, training):
+        return 2.0 * lq.math.sign(x)
+
+    def input_form(self):
+        return lqx.quantizers.InputForm(scale=2.0)
+
+
+@pytest.mark.parametrize("pad_values", [0.0, 1.0, 2.0, -2.0])
+def test_borders_of_scaled_signs(pad_values):
+    layer = lqx.layers.QuantConv2D(
+        8,
+        3,
+        padding="same",
+        pad_values=pad_values,
+        input_quantizer=Doubled(),
+        kernel_quantizer="ste_sign",
+    )
+    model = one_layer(layer, (6, 6, 3))
+    baked = bake(model)
+    check_binary(baked.layers[0])
+    assert difference(model, baked, (6, 6, 3)) < TOLERANCE
+
+
+def test_what_only_training_needs_is_gone():
+    model = tf.keras.Sequential(
+        [
+            tf.keras.Input((6, 6, 3)),
+            tf.keras.layers.Conv2D(4, 3, kernel_regularizer="l2", kernel_constraint="non_neg"),
+            tf.keras.layers.BatchNormalization(gamma_regularizer="l2"),
+            lqx.layers.QuantConv2D(4, 3, quantizer="siman", kernel_regularizer="l2"),
+        ]
+    )
+    baked = bake(model)
+    assert len(model.losses) == 3 and not baked.losses
+    assert baked.layers[0].kernel_constraint is None
+
+
+@pytest.mark.parametrize("quantizer", ["ste_sign", "siman", "magnitude_aware_sign"])
+def test_metrics_of_training_do_not_notice(quantizer):
+    with lq.context.metrics_scope(["flip_ratio"]):
+        layer = lqx.layers.QuantConv2D(4, 3, input_quantizer="ste_sign", kernel_quantizer=quantizer)
+        model = one_layer(layer, (6, 6, 3))
+    metric = layer.kernel_quantizer.flip_ratio
+    before = [variable.numpy() for variable in metric.variables]
+    bake(model)
+    lqx.deploy.lint(model)
+    for variable, value in zip(metric.variables, before, strict=True):
+        np.testing.assert_array_equal(variable, value)
+
+
+def test_dense_layers_where_channels_come_first_by_default():
+    tf.keras.backend.set_image_data_format("channels_first")
+    try:
+        quantizers = {"input_quantizer": "ste_sign", "kernel_quantizer": "ste_sign"}
+        model = one_layer(lq.layers.QuantDense(4, **quantizers), (6,))
+        baked = bake(model)
+    finally:
+        tf.keras.backend.set_image_data_format("channels_last")
+    check_binary(baked.layers[0])
+    assert difference(model, baked, (6,)) < TOLERANCE

@@ -379,6 +379,15 @@ def test_operators_across_samples_are_refused(classifier_conversion, tmp_path):
         export_bits(bytes(wrong), tmp_path / "wrong.npz")
 
 
+def test_a_part_that_is_there_once_is_refused(tmp_path):
+    image = tf.keras.Input((4, 4, 8))
+    joined = tf.concat([image, tf.ones_like(image)], -1)
+    x = tf.keras.layers.Conv2D(8, 1)(joined)
+    conversion = lqx.deploy.convert(tf.keras.Model(image, x), allow_float=True)
+    with pytest.raises(DeploymentError, match=r"\(CONCATENATION\) works across samples"):
+        export_bits(conversion, tmp_path / "wrong.npz")
+
+
 def test_wrong_paths_and_files_are_refused(classifier_conversion, tmp_path):
     with pytest.raises(ValueError, match=r"written to a \.npz file, received.+model\.bin"):
         export_bits(classifier_conversion, tmp_path / "model.bin")

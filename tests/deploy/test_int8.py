@@ -463,11 +463,68 @@ def test_several_ends_keep_their_order(networks):
 
 def test_quantization_by_hand():
     quantization = Quantization(0.5, -3, np.dtype("int8"))
-    x = np.array([0.0, 0.24, 0.25, -0.25, 1000.0, -1000.0, 1.0])
-    np.testing.assert_array_equal(quantization.quantize(x), [-3, -3, -2, -4, 127, -128, -1])
+    x = np.array([0.0, 0.24, 0.25, -0.25, 0.75, 1000.0, -1000.0, 1.0])
+    np.testing.assert_array_equal(quantization.quantize(x), [-3, -3, -3, -3, -1, 127, -128, -1])
     np.testing.assert_array_equal(quantization.dequantize([-3, -1]), [0.0, 1.0])
     with pytest.raises(ValueError, match="NaN"):
         quantization.quantize([np.nan])
+
+
+def test_integer_weights_count_in_what_floats_would_take(conversion):
+    graph = read_graph(conversion.flatbuffer)
+    filters = {op.inputs[1]: op for op in graph.ops if op.name in ("CONV_2D", "LceBconv2d")}
+    # 32 bits take the place of 8, of 1, and of 32.
+    times = {"INT8": 3, "INT32": 31, "FLOAT32": 0}
+    assert {graph.tensors[i].dtype for i in filters} >= {"INT8", "INT32"}
+    saved = sum(times[graph.tensors[i].dtype] * graph.tensors[i].data.nbytes for i in filters)
+    report = conversion.report
+    assert report.float_bytes - report.file_bytes == saved
+
+
+def test_an_input_of_other_integers_is_refused():
+    image = tf.keras.Input((8, 8, 3), dtype="uint8")
+    x = layers.Conv2D(4, 3)(layers.Rescaling(1 / 255)(image))
+    model = tf.keras.Model(image, x)
+    edged = int8_edges(model, np.zeros((4, 8, 8, 3), "uint8"))
+    with pytest.raises(DeploymentError, match=r"input .* cannot be int8: it holds uint8"):
+        convert(edged, allow_float=True, **BOTH)
+
+
+def test_sizes_and_lists_that_do_not_fit():
+    unknown = tf.keras.Sequential([tf.keras.Input((None, None, 3)), layers.Conv2D(4, 3)])
+    with pytest.raises(DeploymentError, match="height, width and channels must be numbers"):
+        int8_edges(unknown, np.zeros((4, 8, 8, 3)))
+    known = tf.keras.Sequential([tf.keras.Input((8, 8, 3)), layers.Conv2D(4, 3)])
+    with pytest.raises(ValueError, match=r"each of the 1 input.*received 4.*np\.stack"):
+        int8_edges(known, [np.zeros((8, 8, 3))] * 4)
+
+
+@pytest.mark.parametrize("ends", [(-1.0, 1.0), (0.0, 1.0), (-3.1, 2.9)])
+def test_quantizing_is_what_the_operator_computes(ends):
+    """Also where numbers lie halfway between two integers, as pixels often do."""
+    pool = tf.keras.Sequential([tf.keras.Input((2048, 1, 1)), layers.MaxPool2D((1, 1))])
+    converter = tf.lite.TFLiteConverter.from_keras_model(pool)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: [
+        [np.resize(np.float32(ends), (1, 2048, 1, 1))] for _ in range(2)
+    ]
+    flatbuffer = converter.convert()
+    assert [op.name for op in read_graph(flatbuffer).ops] == [
+        "QUANTIZE",
+        "MAX_POOL_2D",
+        "DEQUANTIZE",
+    ]
+    interpreter = tf.lite.Interpreter(model_content=flatbuffer)
+    interpreter.allocate_tensors()
+    (found,) = [d for d in interpreter.get_tensor_details() if d["dtype"] == np.int8][:1]
+    quantization = Quantization(*found["quantization"], np.dtype("int8"))
+    halves = (np.arange(-140, 140) + 0.5 - quantization.zero_point) * np.float32(quantization.scale)
+    pixels = ends[0] + (ends[1] - ends[0]) * np.arange(256) / 255
+    x = np.resize(np.concatenate([halves, pixels]), 2048).astype("float32").reshape(1, -1, 1, 1)
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x)
+    interpreter.invoke()
+    outputs = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    np.testing.assert_array_equal(quantization.dequantize(quantization.quantize(x)), outputs)
 
 
 def test_integers_need_8_bit_layers_at_the_ends(model, edged):

@@ -298,6 +298,9 @@ OTHER_INPUTS = {
 }
 
 
+SAME = {"padding": "same", "quantizer": "learnable_scale"}
+
+
 def branches(cases):
     """One network with a branch of its own for each case: one conversion serves all."""
     inputs, outputs = [], []
@@ -516,6 +519,33 @@ def test_our_own_methods_are_binary_and_so_are_baked_models():
         report = lint(form)
         assert report.ok, report
         assert len(report.layers) == len(cases)
+
+
+def test_notes_are_of_the_layer_as_it_is_deployed():
+    """Zeros around inputs of 0 and 1 become ones around signs."""
+    model = branches(
+        [
+            ("zero_one", of(lqx.layers.QuantConv2D, 8, 3, **SAME), (6, 6, 32)),
+            ("up", of(lq.layers.QuantConv2DTranspose, 8, 4, strides=2, **SIGNS), (6, 6, 32)),
+        ]
+    )
+    report = lint(model)
+    assert report.ok
+    assert not [finding for finding in report.findings if finding.severity == "note"]
+
+
+def test_a_derived_class_is_judged_by_what_it_computes():
+    class Steps(lqx.quantizers.SiMaN):
+        def quantize(self, x, training):
+            return tf.cast(x > 0, tf.float32)
+
+    report = lint(branches([("steps", from_input(Steps()), (6, 6, 32))]))
+    assert [finding.cause for finding in report.findings] == ["input-values"]
+
+
+def test_what_is_no_model_is_refused():
+    with pytest.raises(DeploymentError, match=r"Expected a tf.keras.Model, received str"):
+        lint("model.keras")
 
 
 def test_a_float_network_is_not_ok():

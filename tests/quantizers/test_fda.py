@@ -267,3 +267,11 @@ def test_schedules_of_the_package(epochs):
     assert alpha == sorted(alpha, reverse=True)
     assert alpha[-1] == 0
     assert sum(a == 0 for a in alpha) >= epochs // 20
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"clip_value": -1.0}, {"clip_value": 0.0}, {"n": float("inf")}, {"alpha": np.inf}]
+)
+def test_numbers_that_mean_nothing_are_refused(arguments):
+    with pytest.raises(ValueError, match=next(iter(arguments))):
+        FDA(**arguments)

@@ -181,6 +181,41 @@ def test_the_slope_at_zero_stays_above_a_floor(hidden):
     assert MLPClassifier(slope_floor=None).slope_floor is None
 
 
+@pytest.mark.parametrize(
+    ("activation", "u", "b"),
+    [
+        ("tanh", [1.0, -1.0], [0.0, 5.0]),
+        ("relu", [1.0, -1.0], [0.0, 0.0]),
+        ("relu", [2.0, -1.0], [0.5, -1.0]),
+    ],
+)
+def test_the_floor_holds_on_both_sides_and_with_biases(activation, u, b):
+    quantizer = MLPClassifier(
+        2, activation=activation, use_bias=True, slope_floor=0.25, role="kernel"
+    )
+    quantizer.build((4, 4))
+    quantizer.u.assign(u)
+    quantizer.b.assign(b)
+    v = quantizer.v.constraint(tf.constant([[-1.0, -2.0], [-1.0, 2.0]]))
+    function = np.tanh if activation == "tanh" else lambda x: np.maximum(x, 0)
+
+    def outputs(x):
+        return (function(x * np.array(u) + np.array(b)) @ v.numpy().T).sum()
+
+    h = 1e-4
+    assert (outputs(h) - outputs(0)) / h > 0.249
+    assert (outputs(0) - outputs(-h)) / h > 0.249
+
+
+def test_a_binary_kernel_stays_what_it_is_whatever_the_classifier_says():
+    quantizer = MLPClassifier(0, forward="argmax", role="kernel")
+    quantizer.build((8, 3))
+    quantizer.v.assign([[0.7], [0.2]])  # the first output is larger above 0
+    kernel = tf.constant(np.random.default_rng(0).normal(size=(8, 3)), tf.float32)
+    once = quantizer(kernel)
+    np.testing.assert_allclose(quantizer(once), once, rtol=1e-6)
+
+
 def test_the_classifier_is_shared_by_a_network_and_sums_its_gradients():
     """One classifier for all layers: its gradient is the sum over them."""
     arguments = lqx.quantizers.network_arguments("mlp_classifier")

@@ -1,5 +1,8 @@
 """The interpreter: what it accepts, what it refuses and with which words, on both engines."""
 
+import os
+import subprocess
+import sys
 import threading
 import warnings
 
@@ -11,6 +14,7 @@ import tensorflow as tf
 from larq_ext.deploy.convert import convert
 from larq_ext.runtime import EngineError, Interpreter, delegate, library_path
 from larq_ext.runtime import interpreter as module
+from larq_ext.runtime._progress import progress
 
 lce = pytest.importorskip("larq_compute_engine")
 
@@ -206,9 +210,54 @@ def test_other_files_are_refused_before_native_code(tmp_path, content):
         Interpreter(path)
 
 
-def test_a_progress_bar_is_shown_on_request(interpreter, x, capsys):
+def test_a_progress_bar_is_shown_on_request(interpreter, x, capsys, monkeypatch):
+    totals = []
+
+    def recorded(pieces, total):
+        totals.append(total)
+        return progress(pieces, total)
+
+    monkeypatch.setattr("larq_ext.runtime.interpreter.progress", recorded)
+    interpreter.predict(x)
+    assert totals == []
     interpreter.predict(x, verbose=1)
+    assert totals == [len(x)]
     assert capsys.readouterr().out == ""
+
+
+FORK = """
+import os, sys, threading
+import numpy as np
+from larq_ext.runtime import Interpreter
+
+interpreter = Interpreter(sys.argv[1], num_threads=2, engine=sys.argv[2])
+x = np.random.default_rng(0).normal(size=(1, *interpreter.input_shapes[0][1:])).astype("float32")
+expected = interpreter.predict(x)
+interpreter._lock.acquire()  # as a thread of the parent may have at that time
+child = os.fork()
+if child == 0:
+    os._exit(0 if np.array_equal(interpreter.predict(x), expected) else 1)
+_, status = os.waitpid(child, 0)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_forked_processes_share_an_interpreter(engine, tmp_path):
+    """Pools of threads that engines keep do not survive a fork; large float layers need them."""
+    model = tf.keras.Sequential(
+        [
+            tf.keras.Input((64, 64, 8)),
+            tf.keras.layers.Conv2D(32, 3),
+            lq.layers.QuantConv2D(
+                32, 3, input_quantizer="ste_sign", kernel_quantizer="ste_sign", use_bias=False
+            ),
+        ]
+    )
+    path = convert(model).save(tmp_path / "model.tflite")
+    command = [sys.executable, "-c", FORK, str(path), engine]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:100], lambda data: data[:-100]])

@@ -15,7 +15,6 @@ class FlexMap {
   FlexMap(const void* data, size_t size);
 
   // Whether the buffer holds a map that lies within its bounds.
-  bool valid() const { return valid_; }
 
   // Reads the integer (or boolean) stored under `key`; false if there is none.
   bool GetInt(const char* key, int64_t* value) const;

@@ -103,8 +103,11 @@ def test_the_kernels_of_this_cpu_are_there(library):
     """The portable kernel always runs; a build that lost the AVX2 kernel would be slow."""
     assert "portable" in library.kernels()
     flags = Path("/proc/cpuinfo").read_text().split() if Path("/proc/cpuinfo").exists() else []
-    if platform.machine() == "x86_64" and "avx2" in flags:
-        assert "avx2" in library.kernels()
+    needs = {"avx2": {"avx2"}, "avx512": {"avx512f", "avx512bw", "avx512dq", "avx512vl"}}
+    needs["avx512vpopcnt"] = {*needs["avx512"], "avx512_vpopcntdq"}
+    if platform.machine() == "x86_64":
+        for kernel, needed in needs.items():
+            assert (kernel in library.kernels()) == needed.issubset(flags)
     if platform.machine() == "aarch64":
         assert "neon" in library.kernels()
 

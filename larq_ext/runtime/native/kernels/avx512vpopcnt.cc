@@ -91,7 +91,7 @@ LARQ_EXT_INLINE void AddPair(Words a, Words aa, Words b, Words bb, Words* ones, 
       "vpternlogd %[carry_table], %[ones], %[product], %[carry]\n\t"
       "vpopcntd %[carry], %[carry]\n\t"
       "vpaddd %[carry], %[twos], %[twos]"
-      : [ones] "+v"(*ones), [twos] "+v"(*twos), [carry] "=&v"(carry), [product] "=&v"(product)
+      : [ones] "+&v"(*ones), [twos] "+v"(*twos), [carry] "=&v"(carry), [product] "=&v"(product)
       : [a] "v"(a), [aa] "v"(aa), [b] "v"(b), [bb] "v"(bb),
         [sum_table] "n"(TruthTable(XorOfThree)), [carry_table] "n"(TruthTable(CarryOf)));
 }
