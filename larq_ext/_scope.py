@@ -1,4 +1,4 @@
-"""Larq's quantized scope and Keras' policy, restored whatever happens."""
+"""Larq's quantized scope, restored whatever happens."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import larq as lq
-import tensorflow as tf
 
 
 @contextmanager
@@ -24,14 +23,3 @@ def quantized_scope(quantize: bool | None = None) -> Iterator[None]:
         yield
     finally:
         lq.context.quantized_scope(before).__enter__()
-
-
-@contextmanager
-def policy(name: str) -> Iterator[None]:
-    """Gives layers that are made inside another policy of precision than the global one."""
-    before = tf.keras.mixed_precision.global_policy()
-    tf.keras.mixed_precision.set_global_policy(name)
-    try:
-        yield
-    finally:
-        tf.keras.mixed_precision.set_global_policy(before)

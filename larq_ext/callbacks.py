@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -92,7 +93,9 @@ class QuantizerScheduler(tf.keras.callbacks.Callback):
             target = self._targets[0]
             # Several schedulers of one attribute have targets of their own.
             role = getattr(target, "role", None) or type(target).__name__
-            name = f"{self.attribute}_{role}" if self.attribute in logs else self.attribute
+            numbered = (f"{self.attribute}_{role}_{number}" for number in itertools.count(2))
+            names = itertools.chain([self.attribute, f"{self.attribute}_{role}"], numbered)
+            name = next(name for name in names if name not in logs)
             logs[name] = getattr(target, self.attribute)
 
     def _set(self, position: int) -> None:

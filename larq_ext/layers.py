@@ -158,9 +158,10 @@ class _MethodLayer(tf.keras.layers.Layer):
         with quantized_scope(), self._own_padding():
             return super().call(inputs)
 
-    def get_build_config(self):
-        # A layer that is read from a file is built where the model uses it, under its name.
-        return None
+    def build_from_config(self, config):
+        # As where a model uses it: variables bear the name of their layer.
+        with tf.name_scope(self.name):
+            super().build_from_config(config)
 
     def save_own_variables(self, store):
         # A binary kernel in a file of latent weights could not be trained on.

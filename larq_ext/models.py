@@ -30,10 +30,10 @@ from larq_ext.layers import (
 from larq_ext.quantizers import (
     METHODS,
     BinaryQuantizer,
-    _sharing,
     method,
     network_arguments,
 )
+from larq_ext.quantizers._sharing import keep_apart
 
 __all__ = ["requantize"]
 
@@ -116,9 +116,7 @@ def requantize(
         new = rebuild.clone(model)
     # A part of the layers may have been left out: the next copy of `model` must not fill their
     # places.
-    for layer in new._flatten_layers():
-        if isinstance(layer, BinaryQuantizer):
-            _sharing.part(layer)
+    keep_apart(new)
     if not rebuild.replaced:
         others = f" Binary layers of other kinds: {_list(rebuild.unsupported)}."
         raise ValueError(
@@ -435,6 +433,8 @@ def _as_it_is(layer: Any) -> Any:
 
 def _config(layer: Any) -> dict[str, Any]:
     config = layer.get_config()
+    if type(layer).__module__.split(".")[0] not in ("keras", "tf_keras", "larq", "larq_ext"):
+        return config  # of which it is not known what the names mean
     for name in ("input_quantizer", "activation", *_KERNELS):
         part = getattr(layer, name, None)
         # Keras writes a function by a name that it may not find again.

@@ -204,7 +204,7 @@ def trained_int8(model: tf.keras.Model) -> tf.keras.Model:
         if getattr(layer, "kernel_quantizer", None) is None:
             warnings.warn(
                 f'{layer.name} stays in float32: give it kernel_quantizer="int8" as well.',
-                stacklevel=4,
+                stacklevel=5,  # who calls `convert`
             )
             continue
         if inputs and outputs:
@@ -215,7 +215,7 @@ def trained_int8(model: tf.keras.Model) -> tf.keras.Model:
             f"{layer.name} stays in float32: the range of its {missing} is not known. A "
             "`larq_ext.quantizers.Int8()` or a batch normalization behind it tells that of its "
             "outputs, and `larq_ext.deploy.int8_edges` finds both with samples.",
-            stacklevel=4,
+            stacklevel=5,
         )
     return fixed_ranges(as_int8(model, ready))
 

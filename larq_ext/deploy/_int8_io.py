@@ -26,8 +26,8 @@ def int8_ends(flatbuffer: bytes, *, inputs: bool, outputs: bool) -> bytes:
         The model, changed in place as far as it was.
 
     # Raises
-        DeploymentError: if an input or output holds other numbers, or has no such operator of
-            its own.
+        DeploymentError: if a float input or output has no such operator of its own, or there is
+            none.
     """
     graph = read_graph(flatbuffer)
     if inputs:
@@ -40,13 +40,12 @@ def int8_ends(flatbuffer: bytes, *, inputs: bool, outputs: bool) -> bytes:
 
 
 def _check_floats(graph: Graph, side: str, tensors: Iterable[int]) -> None:
-    for tensor in (graph.tensors[i] for i in tensors):
-        if tensor.dtype not in ("FLOAT32", "INT8"):
-            raise DeploymentError(
-                f"The {side} {tensor.name!r} cannot be int8: it holds {tensor.dtype.lower()}. "
-                f"Give the model a float32 {side}, or keep {side}_type='float32', which leaves "
-                "it as it is."
-            )
+    types = {graph.tensors[i].dtype for i in tensors}
+    if types.isdisjoint({"FLOAT32", "INT8"}):
+        raise DeploymentError(
+            f"No {side} can be int8: {' and '.join(sorted(types)).lower()} is what they hold. Give "
+            f"the model a float32 {side}, or keep {side}_type='float32', which leaves it as it is."
+        )
 
 
 def _floats(graph: Graph, tensors: Iterable[int]) -> list[int]:

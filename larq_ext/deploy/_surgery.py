@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tf_keras.src.mixed_precision.policy import policy_scope
 
 from larq_ext._rebuild import set_weights
-from larq_ext._scope import policy
 from larq_ext.deploy._transposed import BinaryConv2DTranspose
 from larq_ext.deploy.errors import DeploymentError
 from larq_ext.deploy.layers import BinaryConv2D, DeployedSign
 from larq_ext.layers import _without_constraint_warning
 from larq_ext.quantizers import BinaryQuantizer
+from larq_ext.quantizers._sharing import keep_apart
 
 _QUANTIZERS = tuple(f"{part}_quantizer" for part in ("input", "kernel", "depthwise", "pointwise"))
 _TRAINING_ONLY = ("constraint", "regularizer")
@@ -52,7 +53,7 @@ class Links:
         return feeding[0] if len(self._after[feeding[0].name]) == 1 else None
 
 
-@policy("float32")
+@policy_scope("float32")
 def replaced(
     model: tf.keras.Model,
     new: Mapping[str, tf.keras.layers.Layer],
@@ -78,6 +79,7 @@ def replaced(
 
     with _without_constraint_warning(silent=True):
         rebuilt = tf.keras.models.clone_model(model, clone_function=replace)
+    keep_apart(rebuilt)
     for layer in rebuilt.layers:
         if layer.weights:
             set_weights(layer, values[layer.name])
@@ -101,7 +103,9 @@ def configuration(layer) -> dict[str, Any]:
         config = in_float32(layer.get_config())
     except (NotImplementedError, TypeError, ValueError) as error:
         raise _not_rebuildable(layer, error) from error
-    for name in config:
+    # What the names mean is known of these packages only.
+    known = type(layer).__module__.split(".")[0] in ("keras", "tf_keras", "larq", "larq_ext")
+    for name in config if known else ():
         kind, value = name.rsplit("_", 1)[-1], getattr(layer, name, None)
         if kind in _TRAINING_ONLY:
             config[name] = None
@@ -111,7 +115,7 @@ def configuration(layer) -> dict[str, Any]:
     for name in _QUANTIZERS:
         quantizer = getattr(layer, name, None)
         if quantizer is not None:
-            config[name] = _apart(quantizer)
+            config[name] = _apart(layer, quantizer) if name == "input_quantizer" else quantizer
     return config
 
 
@@ -150,17 +154,20 @@ def in_float32(config: Any) -> Any:
 
 
 def _policy_name(dtype: Any) -> Any:
-    return dtype["config"]["name"] if isinstance(dtype, dict) else dtype
+    return dtype.get("config", {}).get("name") if isinstance(dtype, dict) else dtype
 
 
-def _apart(quantizer: Any) -> Any:
+def _apart(layer, quantizer: Any) -> Any:
     """A quantizer whose state, if it has any, is not that of the layer it comes from."""
     if not isinstance(quantizer, tf.keras.layers.Layer):
         return quantizer
     has_state = isinstance(quantizer, BinaryQuantizer) or quantizer.weights
     if not has_state and quantizer.compute_dtype == "float32":
         return quantizer
-    return type(quantizer).from_config(in_float32(quantizer.get_config()))
+    try:
+        return type(quantizer).from_config(in_float32(quantizer.get_config()))
+    except (NotImplementedError, TypeError, ValueError) as error:
+        raise _not_rebuildable(layer, error) from error
 
 
 def nothing(layer) -> tf.keras.layers.Layer:

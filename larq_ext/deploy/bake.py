@@ -9,9 +9,10 @@ from typing import Any
 import larq as lq
 import numpy as np
 import tensorflow as tf
+from tf_keras.src.mixed_precision.policy import policy_scope
 
 from larq_ext._rebuild import hidden_layers, obstacle, set_weights
-from larq_ext._scope import policy, quantized_scope
+from larq_ext._scope import quantized_scope
 from larq_ext.deploy._int8_fold import trained_int8
 from larq_ext.deploy._probe import computes_otherwise, flips_unnoticed
 from larq_ext.deploy._rewrite import Rewrite, check_names, rewrite_graph
@@ -21,6 +22,7 @@ from larq_ext.deploy.errors import DeploymentError
 from larq_ext.deploy.layers import BinaryConv2D, BinaryDense, DeployedSign, deployed_weights
 from larq_ext.layers import QuantConv2D, QuantDense, _without_constraint_warning
 from larq_ext.quantizers import BinaryQuantizer, InputForm, KernelForm, factor_kernel
+from larq_ext.quantizers._sharing import keep_apart
 
 # Which variable each quantizer of a Larq layer belongs to.
 _KERNELS = {
@@ -47,7 +49,7 @@ _KNOWN_LAYERS = (
 )
 
 
-@policy("float32")
+@policy_scope("float32")
 def bake(model: tf.keras.Model, *, without: Collection[str] = ()) -> tf.keras.Model:
     """Makes the deployed form of a model: another model with equal outputs.
 
@@ -107,6 +109,7 @@ def _bake(model: tf.keras.Model, without: Collection[str]) -> tf.keras.Model:
     # Latent weights are what counts, wherever this is called and whatever failed before.
     with quantized_scope(False), _without_constraint_warning(silent=True):
         baked = tf.keras.models.clone_model(model, clone_function=replace)
+    keep_apart(baked)
     for layer in baked.layers:
         if weights.get(layer.name):
             set_weights(layer, weights[layer.name])
@@ -263,6 +266,13 @@ def _binary_parts(layer, without: Collection[str]) -> tuple[KernelForm, InputFor
             f"inputs of 0 and {inputs.scale:g} are padded with {layer.pad_values}, which is not "
             "one of them: set pad_values=0.0"
         )
+    if padded and not inputs.zero_one and inputs.scale != 1 and np.max(layer.kernel_size) > 1:
+        fitting = (0.0, inputs.scale, -inputs.scale)
+        if layer.pad_values not in fitting:
+            return (
+                f"inputs of +-{abs(inputs.scale):g} are padded with {layer.pad_values}, which is "
+                f"not one of them: set pad_values={abs(inputs.scale):g}"
+            )
     return kernel, inputs
 
 

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import numpy as np
 import tensorflow as tf
+from tf_keras.src.mixed_precision.policy import policy_scope
 
-from larq_ext._scope import policy
 from larq_ext.deploy._int8_fold import Folded, as_int8, fold, in_floats, is_real, range_of
 from larq_ext.deploy._int8_layers import Int8Conv2D, Int8Range
 from larq_ext.deploy._rewrite import WEIGHT_DEPENDENT
@@ -23,7 +23,7 @@ _KERNELS = ("kernel", "depthwise", "pointwise")
 _KEPT_VALUES = 100_000
 
 
-@policy("float32")
+@policy_scope("float32")
 def int8_edges(
     model: tf.keras.Model,
     samples: np.ndarray | Sequence[np.ndarray],

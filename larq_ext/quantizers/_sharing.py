@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import uuid
 import weakref
+from typing import Any
 
 from larq_ext.quantizers._base import BinaryQuantizer
 
@@ -24,6 +25,13 @@ def part(quantizer: BinaryQuantizer) -> None:
     if _rebuilt.get(identifier) is quantizer:
         del _rebuilt[identifier]
     quantizer.sharing = (uuid.uuid4().hex, len(quantizer.users))
+
+
+def keep_apart(model: Any) -> None:
+    """Lets no layer that is rebuilt later join a quantizer of this model."""
+    for layer in model._flatten_layers():
+        if isinstance(layer, BinaryQuantizer):
+            part(layer)
 
 
 def join(quantizer: BinaryQuantizer, layer_name: str) -> BinaryQuantizer:

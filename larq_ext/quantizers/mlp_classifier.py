@@ -381,7 +381,7 @@ class MLPClassifier(BinaryQuantizer):
             table_size=self.table_size,
         )
         if self.forward == "argmax" and np.prod(x.shape[:-1]) > 1:
-            bits = tf.where(made_here, tf.stop_gradient(tf.sign(x)), bits)
+            bits += tf.stop_gradient(tf.where(made_here, lq.math.sign(x), bits) - bits)
         if not self.scale:
             return bits
         return bits * tf.stop_gradient(tf.reduce_mean(tf.abs(centred), axes, keepdims=True))

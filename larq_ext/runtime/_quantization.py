@@ -30,7 +30,7 @@ class Quantization(NamedTuple):
         if np.isnan(x).any():
             raise ValueError("No integer stands for NaN: the numbers hold some.")
         limits = np.iinfo(self.dtype)
-        # As the operator QUANTIZE computes it, to the last bit: halfway goes to the even integer.
+        # As XNNPACK computes QUANTIZE, to the last bit: halfway goes to the even integer.
         steps = np.rint(x.astype(np.float32) * (np.float32(1) / np.float32(self.scale)))
         return np.clip(steps + self.zero_point, limits.min, limits.max).astype(self.dtype)
 

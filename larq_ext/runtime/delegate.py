@@ -138,5 +138,5 @@ def _loaded() -> ctypes.CDLL:
     except OSError as error:
         raise EngineError(
             f"The native kernels of larq_ext cannot be loaded ({error}): they were built for "
-            "another machine. Install larq-ext from source here, where a C++17 compiler is."
+            "another machine. Install larq-ext from source here, where GCC or Clang is."
         ) from error

@@ -25,6 +25,7 @@ from larq_ext.runtime.errors import EngineError
 
 EngineName = Literal["auto", "native", "lce"]
 _ALIVE: weakref.WeakSet[Interpreter] = weakref.WeakSet()
+_INHERITED: list[Engine] = []
 
 
 class Interpreter:
@@ -164,6 +165,8 @@ def _after_fork() -> None:
     """Only the thread that forked is in the child: neither those of engines, nor who held locks."""
     for interpreter in _ALIVE:
         interpreter._lock, interpreter._is_forked = threading.Lock(), True
+        # Kept for good: at its end an engine waits for its threads.
+        _INHERITED.append(interpreter._engine)
 
 
 if hasattr(os, "register_at_fork"):

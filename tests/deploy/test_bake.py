@@ -615,8 +615,46 @@ def test_borders_of_scaled_signs(pad_values):
     )
     model = one_layer(layer, (6, 6, 3))
     baked = bake(model)
-    check_binary(baked.layers[0])
+    if pad_values == 1.0:
+        assert "set pad_values=2" in float_reasons(baked)[layer.name]
+    else:
+        check_binary(baked.layers[0])
     assert difference(model, baked, (6, 6, 3)) < TOLERANCE
+
+
+class Clipped(tf.keras.layers.Layer):
+    """What is named as if it were for training acts in `call`; functions have names."""
+
+    def __init__(self, output_constraint="non_neg", activation="relu6", **kwargs):
+        super().__init__(**kwargs)
+        self.output_constraint = tf.keras.constraints.get(output_constraint)
+        self.activation = getattr(tf.nn, activation)
+
+    def call(self, inputs):
+        return self.activation(self.output_constraint(inputs))
+
+    def get_config(self):
+        return {**super().get_config(), "output_constraint": "non_neg", "activation": "relu6"}
+
+
+def test_layers_of_others_are_left_as_they_say():
+    model = tf.keras.Sequential([tf.keras.Input((3,)), Clipped()])
+    np.testing.assert_array_equal(bake(model)(tf.constant([[-1.0, 2.0, 9.0]])), [[0.0, 2.0, 6.0]])
+
+
+def test_later_copies_share_among_themselves():
+    shared = lqx.quantizers.LearnableScale(role="input")
+    model = tf.keras.Sequential(
+        [
+            tf.keras.Input((6,)),
+            lqx.layers.QuantDense(6, input_quantizer=shared, kernel_quantizer="ste_sign"),
+            lqx.layers.QuantDense(6, input_quantizer=shared),
+        ]
+    )
+    baked = bake(model)
+    one, other = tf.keras.models.clone_model(model).layers
+    assert one.input_quantizer is other.input_quantizer
+    assert one.input_quantizer is not baked.layers[1].input_quantizer
 
 
 def test_what_only_training_needs_is_gone():

@@ -213,7 +213,12 @@ def test_a_binary_kernel_stays_what_it_is_whatever_the_classifier_says():
     quantizer.v.assign([[0.7], [0.2]])  # the first output is larger above 0
     kernel = tf.constant(np.random.default_rng(0).normal(size=(8, 3)), tf.float32)
     once = quantizer(kernel)
-    np.testing.assert_allclose(quantizer(once), once, rtol=1e-6)
+    with tf.GradientTape() as tape:
+        tape.watch(once)
+        twice = quantizer(once)
+    np.testing.assert_allclose(twice, once, rtol=1e-6)
+    gradients = tape.gradient(twice, [once, quantizer.v])
+    assert all(np.abs(gradient).sum() > 0 for gradient in gradients)
 
 
 def test_the_classifier_is_shared_by_a_network_and_sums_its_gradients():

@@ -14,8 +14,6 @@ class FlexMap {
   // Looks at `size` bytes at `data`, which must outlive the object.
   FlexMap(const void* data, size_t size);
 
-  // Whether the buffer holds a map that lies within its bounds.
-
   // Reads the integer (or boolean) stored under `key`; false if there is none.
   bool GetInt(const char* key, int64_t* value) const;
 

@@ -74,7 +74,8 @@ def failures_of(library: Library, kernel: str, threads: int, known: Sequence[Kno
                 continue
             for (case, expected), output in zip(batch, found, strict=True):
                 error = difference(output, expected)
-                if error > FLOAT_TOLERANCE:
+                # The engine corrects borders of zeros in floats; all else is equal to the last bit.
+                if error > (FLOAT_TOLERANCE if getattr(case, "zero_padded", False) else 0.0):
                     failures.append(f"{case}: differs by {error}")
                 else:
                     largest = max(largest, error)
