@@ -78,7 +78,7 @@ def main() -> None:
       larq-ext predict model.tflite cat.png --like cifar10    what is in the image?
       larq-ext pose model.tflite me.jpg -o skeleton.png       where are a person's joints?
 
-    Exit codes: 0 done, 1 a check failed, 2 wrong use, 130 stopped by Ctrl-C.
+    Exit codes: 0 done, 1 a check or a training failed, 2 wrong use, 130 stopped by Ctrl-C.
     """
 
 

@@ -12,7 +12,9 @@ from larq_ext.commands._options import DATASETS, DECODINGS, json_option
 
 @click.command("evaluate")
 @click.argument("model")
-@click.option("--data-dir", help="Folder with the data; without it the data set decides.")
+@click.option(
+    "--data-dir", help="Folder with the data; without it cifar10 and mnist are downloaded."
+)
 @click.option(
     "--dataset",
     help=f"One of {', '.join(DATASETS)}; if not given, what the model of the zoo or of the run "

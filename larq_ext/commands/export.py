@@ -26,7 +26,7 @@ def command(model: str, output: Path) -> None:
     The suffix of the output picks the form:
       .npz    packed bits, scales, thresholds and topology, for an FPGA, a microcontroller
               or a program of your own (docs/export_bits.md has a reader in NumPy)
-      .onnx   ONNX, for interchange; weights of +-1 are floats there
+      .onnx   ONNX, for interchange (extra [onnx]); weights of +-1 are floats there
 
     \b
     Examples:

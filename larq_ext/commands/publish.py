@@ -17,7 +17,8 @@ from larq_ext.commands._options import json_option
 @click.option(
     "--folder",
     type=click.Path(file_okay=False),
-    help="Where to write; without it ~/.larq_ext/entries, which the zoo always knows.",
+    help="Where to write; without it `entries` in LARQ_EXT_HOME (~/.larq_ext if not set), "
+    "which the zoo always knows.",
 )
 @click.option("--description", help="One line; without it one is made.")
 @click.option(

@@ -33,7 +33,7 @@ def command(
     """Train EXPERIMENT and write model, log, curve and metrics to runs/EXPERIMENT.
 
     Any setting can be changed with KEY=VALUE. Ctrl-C saves a checkpoint; the same command with
-    --resume continues as if nothing had happened.
+    --resume continues from there.
 
     \b
     Examples:

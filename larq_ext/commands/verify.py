@@ -27,7 +27,7 @@ from larq_ext.commands._options import DEFAULT_SAMPLES, input_options, json_opti
 @click.option(
     "--tolerance",
     type=click.FloatRange(min=0),
-    help="The largest difference allowed, relative to the largest output.",
+    help="The largest difference allowed, relative to the largest output; 0.001 if not given.",
 )
 @click.option(
     "--engine",

@@ -39,8 +39,8 @@ class LceEngine:
         if not is_installed():
             raise EngineError(
                 "Larq Compute Engine is not installed: type "
-                "`pip install 'larq-compute-engine>=0.16,<0.17'`. Its wheels exist for x86-64 "
-                f"only (this machine is {platform.machine()})."
+                "`pip install 'larq-compute-engine>=0.16,<0.17'`. It has no wheels for ARM "
+                f"Linux (this machine is {platform.machine()})."
             )
         import larq_compute_engine as lce
 
