@@ -32,6 +32,11 @@ def obstacle(model: Any) -> str | None:
     return None
 
 
+def is_of_known_package(layer: Any) -> bool:
+    """Whether the class is of Keras, Larq or ours, so that the names of its settings are known."""
+    return not derived_classes(layer, "keras", "tf_keras", "larq", "larq_ext")
+
+
 def derived_classes(instance: Any, *packages: str) -> list[type]:
     """The classes of an instance that were derived from those of some packages."""
     kinds = type(instance).__mro__

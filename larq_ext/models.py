@@ -15,7 +15,7 @@ import larq as lq
 import numpy as np
 import tensorflow as tf
 
-from larq_ext._rebuild import hidden_layers, obstacle
+from larq_ext._rebuild import hidden_layers, is_of_known_package, obstacle
 from larq_ext._scope import quantized_scope
 from larq_ext._text import did_you_mean
 from larq_ext.deploy.bake import _KERNELS, _input_form, _is_binary
@@ -433,7 +433,7 @@ def _as_it_is(layer: Any) -> Any:
 
 def _config(layer: Any) -> dict[str, Any]:
     config = layer.get_config()
-    if type(layer).__module__.split(".")[0] not in ("keras", "tf_keras", "larq", "larq_ext"):
+    if not is_of_known_package(layer):
         return config  # of which it is not known what the names mean
     for name in ("input_quantizer", "activation", *_KERNELS):
         part = getattr(layer, name, None)

@@ -63,7 +63,7 @@ def command(
 
     \b
     Examples:
-      larq-ext compare Digits                          a few minutes, no files needed
+      larq-ext compare Digits                          a quarter of an hour, no files needed
       larq-ext compare Digits --list                   the runs that this would be
       larq-ext compare Digits epochs=10 --methods fda,siman,ste_sign --float --seeds 5
       larq-ext compare ResNet20SteSign data_dir=cifar-10-batches-bin holdout=5000

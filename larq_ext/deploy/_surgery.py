@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import FunctionType
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from tf_keras.src.mixed_precision.policy import policy_scope
 
-from larq_ext._rebuild import set_weights
+from larq_ext._rebuild import is_of_known_package, set_weights
 from larq_ext.deploy._transposed import BinaryConv2DTranspose
 from larq_ext.deploy.errors import DeploymentError
 from larq_ext.deploy.layers import BinaryConv2D, DeployedSign
@@ -99,13 +100,9 @@ def configuration(layer) -> dict[str, Any]:
     # Raises
         DeploymentError: if the layer cannot tell.
     """
-    try:
+    with _errors_name(layer):
         config = in_float32(layer.get_config())
-    except (NotImplementedError, TypeError, ValueError) as error:
-        raise _not_rebuildable(layer, error) from error
-    # What the names mean is known of these packages only.
-    known = type(layer).__module__.split(".")[0] in ("keras", "tf_keras", "larq", "larq_ext")
-    for name in config if known else ():
+    for name in config if is_of_known_package(layer) else ():
         kind, value = name.rsplit("_", 1)[-1], getattr(layer, name, None)
         if kind in _TRAINING_ONLY:
             config[name] = None
@@ -125,19 +122,22 @@ def made(layer, config: Mapping[str, Any]) -> tf.keras.layers.Layer:
     # Raises
         DeploymentError: if the class does not take the configuration.
     """
-    try:
+    with _errors_name(layer):
         return type(layer).from_config(dict(config))
+
+
+@contextmanager
+def _errors_name(layer) -> Iterator[None]:
+    """Makes what a class of somebody else raises an error that says which layer it is."""
+    try:
+        yield
     except (NotImplementedError, TypeError, ValueError) as error:
-        raise _not_rebuildable(layer, error) from error
-
-
-def _not_rebuildable(layer, error: Exception) -> DeploymentError:
-    return DeploymentError(
-        f"The layer {layer.name!r} ({type(layer).__name__}) cannot be made again from its "
-        f"configuration: {' '.join(str(error).split())[:300]} Its class needs a `get_config` "
-        "that names all arguments, and what they name must be known to Keras "
-        "(tf.keras.utils.register_keras_serializable)."
-    )
+        raise DeploymentError(
+            f"The layer {layer.name!r} ({type(layer).__name__}) cannot be made again from its "
+            f"configuration: {' '.join(str(error).split())[:300]} Its class needs a `get_config` "
+            "that names all arguments, and what they name must be known to Keras "
+            "(tf.keras.utils.register_keras_serializable)."
+        ) from error
 
 
 def in_float32(config: Any) -> Any:
@@ -164,10 +164,8 @@ def _apart(layer, quantizer: Any) -> Any:
     has_state = isinstance(quantizer, BinaryQuantizer) or quantizer.weights
     if not has_state and quantizer.compute_dtype == "float32":
         return quantizer
-    try:
+    with _errors_name(layer):
         return type(quantizer).from_config(in_float32(quantizer.get_config()))
-    except (NotImplementedError, TypeError, ValueError) as error:
-        raise _not_rebuildable(layer, error) from error
 
 
 def nothing(layer) -> tf.keras.layers.Layer:

@@ -262,7 +262,7 @@ def _why_notes(
         yield Why("unused-input-quantizer")
     elif not kernels or not binary_input:
         yield Why("several-bits")
-    elif isinstance(deployed, BinaryConv2D) and type(deployed) is BinaryConv2D:
+    elif type(deployed) is BinaryConv2D:
         yield from _slow(deployed)
     for _, _, values in kernels:
         if 1e-5 < (share := jitter(values)) <= CONVERTERS_TOLERANCE:

@@ -150,14 +150,12 @@ class RoleQuantizer(lq.quantizers.Quantizer):
     alias: str
 
     def __init__(self, *, role: str | None = None, name: str | None = None, **kwargs):
-        if role is not None:
-            one_of("role", role, ROLES)
         # Keras would call `SiMaN` "si_ma_n".
         name = name or f"{self.alias}_{tf.keras.backend.get_uid(self.alias)}"
         super().__init__(name=name, **kwargs)
         self.role: str | None = None
         if role is not None:
-            self.set_role(role)
+            self.set_role(one_of("role", role, ROLES))
 
     def set_role(self, role: str) -> None:
         """Says what is quantized, as a layer knows it.
