@@ -13,6 +13,19 @@ IMAGENET_STD = tuple(255 * value for value in (0.229, 0.224, 0.225))
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 
 
+# What undoes an orientation in EXIF data, by the names of Pillow's methods.
+_UPRIGHT = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
+_ORIENTATION = 0x0112
+
+
 def image_files(paths: Iterable[Path]) -> list[Path]:
     """Puts the images of a folder, sorted, in the place of each folder.
 
@@ -27,15 +40,29 @@ def image_files(paths: Iterable[Path]) -> list[Path]:
     return files
 
 
-def load_image(path: Path, channels: int) -> Any:
-    """Reads an image upright, in grey or RGB.
+def pillow() -> Any:
+    """The module `PIL.Image`.
 
-    Orientation in the EXIF data is applied, transparency is dropped, palettes and other colour
+    # Raises
+        ImportError: with the line to type, if Pillow is missing.
+    """
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise ImportError("Images need Pillow: type `pip install 'pillow>=10'`.") from error
+    return Image
+
+
+def load_image(path: Path, channels: int, *, upright: bool = True) -> Any:
+    """Reads an image, in grey or RGB.
+
+    Transparency is dropped, palettes and other colour
     models become RGB, 16 bits become 8.
 
     # Arguments
         path: A file of any kind that Pillow reads; of several frames the first is taken.
         channels: 1 for grey, 3 for RGB.
+        upright: Whether it is turned as its EXIF data say.
 
     # Returns
         uint8 array `(rows, columns, channels)`.
@@ -44,10 +71,7 @@ def load_image(path: Path, channels: int) -> Any:
         ImportError: if Pillow is missing.
         ValueError: if the file is no image or damaged, or is not there.
     """
-    try:
-        from PIL import Image, ImageOps
-    except ImportError as error:
-        raise ImportError("Images need Pillow: type `pip install 'pillow>=10'`.") from error
+    Image = pillow()
     import numpy as np
 
     if path.is_dir():
@@ -56,7 +80,10 @@ def load_image(path: Path, channels: int) -> Any:
         raise ValueError("there is no such file")
     try:
         with Image.open(path) as opened:
-            image: Image.Image = ImageOps.exif_transpose(opened)
+            image = opened
+            turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+            if upright and turn is not None:
+                image = image.transpose(Image.Transpose[turn])
             if image.mode.startswith("I;16") or image.mode == "I":
                 # Pillow would cut everything above 255 off.
                 values = np.asarray(image).astype(np.float64)
@@ -66,6 +93,6 @@ def load_image(path: Path, channels: int) -> Any:
             elif image.mode == "F":
                 raise ValueError("its pixels are floats, whose range is not known")
             array = np.asarray(image.convert("L" if channels == 1 else "RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # damaged files make Pillow raise whatever its parsers meet
         raise ValueError(f"cannot be read as an image: {error}") from error
     return array[..., None] if channels == 1 else array

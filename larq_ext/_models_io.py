@@ -15,18 +15,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-_SUFFIXES = (".keras", ".h5", ".hdf5", ".tflite")
+SUFFIXES = (".keras", ".h5", ".hdf5", ".tflite")
 
 
 class Predictor(NamedTuple):
     """A model that only predicts.
 
-    `predict` maps a batch of inputs to outputs, `input_shape` is that of one sample, with `None`
+    `predict` maps a batch of inputs to outputs, the shapes are those of one sample, with `None`
     where any size goes.
     """
 
     predict: Callable[[Any], Any]
     input_shape: tuple[int | None, ...]
+    output_shape: tuple[int | None, ...]
 
 
 def load_model(name: str | Path, form: str = "deployable") -> Any:
@@ -75,8 +76,11 @@ def _load_model(name: str | Path, path: Path | None, form: str) -> Any:
         # Larq Zoo's networks have objects of their own, which only its import makes known.
         unknown = "nknown" in str(error) or "larq_zoo" in str(error)
         if unknown and "larq_zoo" not in sys.modules:
-            with contextlib.suppress(ImportError):
+            try:
                 importlib.import_module("larq_zoo")
+            except Exception:  # not there, or it does not go with what is installed
+                pass
+            else:
                 return load_model(name, form)
         hint = ""
         if "larq_zoo" in first_line and "larq_zoo" not in sys.modules:
@@ -139,7 +143,7 @@ def check_name(name: str | Path) -> Path | None:
         ValueError: if it is a folder without a SavedModel.
     """
     path = Path(name)
-    is_path = path.suffix in _SUFFIXES or path.exists() or os.sep in str(name)
+    is_path = path.suffix in SUFFIXES or path.exists() or os.sep in str(name)
     if is_path and not path.exists():
         raise FileNotFoundError(f"There is no file {name}.")
     if (path / "model.keras").is_file():  # the folder of a run
@@ -181,7 +185,7 @@ def load_predictor(model: Any, num_threads: int = 2) -> Predictor:
             )
             return outputs if behind is None else behind.dequantize(outputs)
 
-        return Predictor(run, interpreter.input_shapes[0][1:])
+        return Predictor(run, interpreter.input_shapes[0][1:], interpreter.output_shapes[0][1:])
     if isinstance(model, str | Path):
         model = load_model(model)
 
@@ -193,7 +197,8 @@ def load_predictor(model: Any, num_threads: int = 2) -> Predictor:
         with quantized_scope(False):
             return model.predict_on_batch(inputs)
 
-    return Predictor(predict, tuple(model.inputs[0].shape[1:]))
+    shapes = (tuple(tensor.shape[1:]) for tensor in (model.inputs[0], model.outputs[0]))
+    return Predictor(predict, *shapes)
 
 
 def _check_single(name: Any, inputs: int, outputs: int) -> None:

@@ -22,7 +22,8 @@ class Classifier:
         like: Name of a model or a data set of the zoo, whose images are prepared the same way.
         given: `mean` and `std` as text with commas, `scale` and `resize`, each or `None`: how
             images are prepared, instead of `like`.
-        classes: A file with the names of the classes; `None` takes those of `like`.
+        classes: A file with the names of the classes; `None` takes those that the model's entry or
+            run has, or else those of `like`.
 
     # Raises
         FileNotFoundError: if a file is missing.
@@ -36,9 +37,11 @@ class Classifier:
         in_zoo = check_name(model) is None
         if like is not None and given:
             raise ValueError("--like says all of it: leave --mean, --std, --scale, --resize out.")
-        trained_here = {} if in_zoo or like is not None or given else run_record(model)
+        trained_here = {} if in_zoo else run_record(model)
+        trained_on = None
         if trained_here:
-            like = _classified(model, trained_here["configuration"]["dataset"])
+            trained_on = _classified(model, trained_here["configuration"]["dataset"])
+            like = trained_on if like is None and not given else like
         says_all = like is not None or bool(given.keys() & {"mean", "std", "scale"})
         if in_zoo and given and not says_all:
             raise ValueError(
@@ -54,10 +57,12 @@ class Classifier:
         import larq_ext_zoo as zoo
         from larq_ext_zoo.preprocessing import preparation
 
+        self._names: Any = zoo.entry(model).classes if in_zoo else trained_here.get("classes")
+        if trained_on is not None:  # whose own names may be codes, as ImageNet's folders have them
+            self._names = preparation(trained_on).classes or self._names
         known = None if given else preparation(like or model)
-        self._names: Any = known.classes if known else None
-        if self._names is None:
-            self._names = trained_here.get("classes")
+        if self._names is None and known is not None:
+            self._names = known.classes
         if classes is not None:
             self._names = read_classes(classes)
         if known is None:

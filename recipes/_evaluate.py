@@ -14,6 +14,7 @@ from larq_ext._models_io import Predictor, check_name, load_predictor, run_recor
 from larq_ext.pose.baseline import mean_pose
 from larq_ext_recipes import datasets
 from larq_ext_recipes._errors import UsageError
+from larq_ext_recipes._pipeline import evenly_spread
 from larq_ext_recipes._pose_evaluation import (
     evaluate_mean_pose,
     evaluate_pose,
@@ -56,6 +57,11 @@ def evaluate(
     name = model.name if isinstance(model, tf.keras.Model) else str(model)
     predictor = _predictor(model)  # before the data: a wrong name should not take a minute
     dataset = dataset_of(model) if dataset is None else dataset
+    if len(predictor.output_shape) > 1:
+        raise UsageError(
+            f"{name} gives outputs of shape {predictor.output_shape} per image, no scores of the "
+            f"classes of {dataset}. Pose networks are for dataset={POSES}."
+        )
     size = predictor.input_shape[0] if dataset in datasets.OF_ANY_SIZE else None
     data = datasets.load(dataset, data_dir, image_size=size)
     taken, given = predictor.input_shape, data.input_shape
@@ -72,10 +78,9 @@ def evaluate(
             numbers.append(labels)
     outputs, labels = np.concatenate(parts), np.concatenate(numbers)
     if outputs.shape != (len(labels), len(data.classes)):
-        advice = f" Pose networks are for dataset={POSES}." if outputs.ndim == 4 else ""
         raise UsageError(
             f"{name} gives outputs of shape {outputs.shape[1:]} per image, but {dataset} has "
-            f"{len(data.classes)} classes.{advice}"
+            f"{len(data.classes)} classes."
         )
     probabilities = _probabilities(outputs.astype(np.float64))
     right = probabilities[np.arange(len(labels)), labels]
@@ -90,7 +95,7 @@ def evaluate(
 
 
 def dataset_of(model: str | pathlib.Path | tf.keras.Model) -> str:
-    """The data set that a model of the zoo or of a run was trained on, or else `"cifar10"`.
+    """The data set that a model of the zoo or of a run is for, or else `"cifar10"`.
 
     # Raises
         UsageError: if there is no such model.
@@ -98,11 +103,14 @@ def dataset_of(model: str | pathlib.Path | tf.keras.Model) -> str:
     if isinstance(model, tf.keras.Model):
         return "cifar10"
     try:
-        in_zoo = check_name(model) is None
-        recipe = zoo.entry(str(model)).recipe if in_zoo else run_record(model)
+        if check_name(model) is None:
+            entry = zoo.entry(str(model))
+            recipe, usual = entry.recipe, POSES if entry.task == "pose" else "cifar10"
+        else:
+            recipe, usual = run_record(model), "cifar10"
     except (FileNotFoundError, ValueError) as error:
         raise UsageError(str(error)) from error
-    return (recipe or {}).get("configuration", {}).get("dataset", "cifar10")
+    return (recipe or {}).get("configuration", {}).get("dataset", usual)
 
 
 def evaluate_poses(
@@ -119,7 +127,7 @@ def evaluate_poses(
     # Arguments
         model: As `evaluate` takes it.
         data_dir: Where annotations and pictures are, see `datasets.coco_keypoints`.
-        limit: Number of pictures to use; `None` for all.
+        limit: Number of pictures to use, evenly spread over all; `None` for all.
         flip_test: Whether mirrored crops are seen too, and both results averaged.
         decoding: How a peak becomes a coordinate: `"argmax"`, `"quarter"` or `"dark"`.
         boxes: A detector's boxes, a JSON file; `None` for the labelled ones.
@@ -140,7 +148,8 @@ def evaluate_poses(
     estimator = make_estimator(model, flip_test=flip_test, decoding=decoding)  # before the data
     folder = coco_keypoints.data_folder(data_dir)
     split = coco_keypoints.read_split(folder, "test")
-    split = split.part(slice(limit))
+    if limit is not None:
+        split = split.part(evenly_spread(len(split.image_ids), limit))
     mean = _mean_pose(folder, split, boxes)  # seconds, and wrong boxes show before the hours
     numbers = evaluate_pose(estimator, split, boxes=boxes)
     about = {"model": name, "sha256": _sha256(model), "dataset": POSES}

@@ -237,12 +237,21 @@ def evaluation_batches(
     )
 
 
-def _spread(positions: np.ndarray, size: int, limit: int) -> np.ndarray:
-    """The positions of some of the images, in the same steps, of which some are empty then."""
+def evenly_spread(size: int, limit: int) -> np.ndarray:
+    """Indices of at most `limit` of `size` things, sorted.
+
+    # Raises
+        UsageError: if the limit is below 1.
+    """
     if limit < 1:
         raise UsageError(f"limit must be 1 or more, received {limit}.")
+    return np.arange(min(limit, size)) * size // min(limit, size)
+
+
+def _spread(positions: np.ndarray, size: int, limit: int) -> np.ndarray:
+    """The positions of some of the images, in the same steps, of which some are empty then."""
     chosen = np.zeros(size + 1, bool)  # the last one stands for NOBODY
-    chosen[np.arange(min(limit, size)) * size // min(limit, size)] = True
+    chosen[evenly_spread(size, limit)] = True
     left = np.where(chosen[positions], positions, NOBODY)
     first = np.argsort(left == NOBODY, axis=-1, kind="stable")
     left = np.take_along_axis(left, first, axis=-1)

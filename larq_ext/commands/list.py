@@ -48,6 +48,8 @@ def _model_table(entries: list[Any]) -> str:
         share = "" if accuracy is None else f"{accuracy.mean:.2%}"
         if accuracy is not None and accuracy.spread is not None:
             share += f" +- {accuracy.spread:.2%}"
+        if accuracy is not None and accuracy.metric != "top-1":
+            share += f" ({accuracy.metric})"
         size = "" if file is None else f"{file.bytes / 1000:,.0f} kB"
         rows.append((entry.name, share, size, entry.description))
     if not any(row[1] or row[2] for row in rows[1:]):

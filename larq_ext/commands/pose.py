@@ -102,11 +102,14 @@ def command(
     introduce(model)
     from larq_ext.pose.boxes import BoxFile
     from larq_ext.pose.estimator import PoseEstimator
-    from larq_ext.pose.pictures import estimate, targets
+    from larq_ext.pose.pictures import estimate, shared_numbers, targets
 
     files = image_files(images)
     outputs = [None] * len(files) if output is None else targets(files, output)
     box_file = None if boxes is None else BoxFile(boxes, min_score)
+    for note in shared_numbers(files, box_file):
+        if as_json:
+            click.echo(f"Note: {note}.", err=True)
     estimator = PoseEstimator(model, flip_test=not no_flip, decoding=decoding)
     records: list[dict[str, Any]] = []
     done = 0

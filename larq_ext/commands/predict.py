@@ -21,7 +21,8 @@ from larq_ext.commands._options import DATASETS, json_option
 )
 @click.option(
     "--like",
-    help="Prepare images as for this model of the zoo, or one of its data sets: "
+    help="Prepare images (and name classes where MODEL does not) as this model of the zoo does, "
+    "or as for one of its data sets: "
     f"{', '.join(name for name in DATASETS if name != 'coco_keypoints')}.",
 )
 @click.option("--mean", help="Mean per channel, with commas: (scale * pixel - mean) / std.")

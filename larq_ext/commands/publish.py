@@ -89,5 +89,6 @@ def command(
                 "larq_ext_zoo.register_folder, then larq_ext_recipes.evaluate."
             )
     else:
-        click.echo(f"accuracy    {entry.accuracy.value:.2%} ({entry.accuracy.how})")
+        accuracy = entry.accuracy
+        click.echo(f"{accuracy.metric:11} {accuracy.value:.2%} ({accuracy.how})")
     click.echo(f"{entry.name}: {entry.folder / entry.name}.json")

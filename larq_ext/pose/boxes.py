@@ -47,6 +47,11 @@ class BoxFile:
     def __init__(self, path: Path, min_score: float = 0.0) -> None:
         content = read_json(path)
         self._ids, found = _read(content, str(path))
+        self._sizes = {
+            PurePath(image["file_name"]).name: (image["height"], image["width"])
+            for image in (content["images"] if self._ids else [])
+            if {"height", "width"} <= image.keys()
+        }
         self._boxes: dict[Any, list[tuple[list[float], float]]] = {}
         for key, box, score in found:
             if score >= min_score:
@@ -56,6 +61,14 @@ class BoxFile:
         """The picture's `image_id`: that of the annotations, or by the name of its file."""
         # Annotations know all their pictures: another with such a number is not one of them.
         return self._ids.get(image.name, image.name if self._ids else image_id(image))
+
+    def image_size(self, image: Path) -> tuple[int, int] | None:
+        """Height and width of the picture that the boxes are of, where annotations say it."""
+        return self._sizes.get(image.name)
+
+    def by_number(self, image: Path) -> bool:
+        """Whether the picture's boxes are known by its number, not by the name of its file."""
+        return image.name not in self._boxes and self.image_id(image) in self._boxes
 
     def find(self, image: Path, number: int | None = None) -> Boxes:
         """The boxes of a picture.
@@ -111,7 +124,8 @@ def _read(
             if ids.setdefault(image["file_name"], image["id"]) != image["id"]:
                 raise ValueError(f"{name}: {image['file_name']} has two numbers.")
         numbers = {file: ids[path] for path, file in _by_file_name(ids, name).items()}
-        return numbers, _records(_checked_list(content, "annotations", name), name, "annotation")
+        people = _checked_list(content, "annotations", name)
+        return numbers, _records(people, name, "annotation", by_name=False)
     if (
         isinstance(content, dict)
         and content
@@ -149,7 +163,10 @@ def _by_file_name(paths: Iterable[str], name: str) -> dict[str, str]:
     return found
 
 
-def _records(records: Any, name: str, kind: str) -> Iterable[tuple[Any, list[float], float]]:
+def _records(
+    records: Any, name: str, kind: str, *, by_name: bool = True
+) -> Iterable[tuple[Any, list[float], float]]:
+    """Picture, box and score; a text as picture is a file's name, or else just a number."""
     for index, record in enumerate(records):
         where = f"{name}: {kind} {index}"
         if not isinstance(record, Mapping):
@@ -165,7 +182,7 @@ def _records(records: Any, name: str, kind: str) -> Iterable[tuple[Any, list[flo
         key = record["image_id"]
         if not isinstance(key, int | str):
             raise ValueError(f"{where}: `image_id` is a number or a name, received {key!r:.60}.")
-        if isinstance(key, str):
+        if by_name and isinstance(key, str):
             key = PurePath(key).name
         yield key, _box(record["bbox"], f"{where}: `bbox`"), float(score)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from larq_ext._images import pillow
 from larq_ext.pose.keypoints import KEYPOINTS, LIMBS
 
 if TYPE_CHECKING:
@@ -42,8 +43,7 @@ def draw(
     # Returns
         A new uint8 array of the same shape.
     """
-    from PIL import Image
-
+    Image = pillow()
     picture = Image.fromarray(np.ascontiguousarray(image))
     for pose in sorted(poses, key=lambda pose: pose.score):
         points, confidence = pose.keypoints[:, :2], pose.keypoints[:, 2]

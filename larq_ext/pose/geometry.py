@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from larq_ext._images import pillow
+
 PADDING = 1.25  # a view is this much larger than the box
 PIXEL_STD = 200.0
 
@@ -128,8 +130,7 @@ def crop(image: np.ndarray, matrix: np.ndarray, size: Sequence[int]) -> np.ndarr
     # Returns
         uint8 array `(height, width, 3)`.
     """
-    from PIL import Image
-
+    Image = pillow()
     back = invert(matrix)
     # Pillow puts the centre of the first pixel at one half, in both pictures.
     back[:, 2] += 0.5 - back[:, :2].sum(1) / 2

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from larq_ext._files import atomic
-from larq_ext._images import SUFFIXES, load_image
+from larq_ext._images import SUFFIXES, load_image, pillow
 from larq_ext.pose.boxes import BoxFile, fit, image_id
 from larq_ext.pose.draw import draw
 from larq_ext.pose.estimator import PoseEstimator
@@ -47,8 +47,7 @@ def estimate(
         ValueError: if the picture cannot be read.
         OSError: if the target cannot be written.
     """
-    image = load_image(picture, 3)
-    notes: list[str] = []
+    image, notes = _read(picture, boxes)
     if boxes is None:
         number, poses = image_id(picture), estimator.predict(image)
     else:
@@ -59,15 +58,52 @@ def estimate(
         notes += skipped
         poses = estimator.predict(image, *usable)
     if target is not None:
-        from PIL import Image
-
         drawn = draw(image, poses, threshold=threshold, boxes=show_boxes)
         with atomic(target) as temporary:
-            Image.fromarray(drawn).save(temporary, quality=95)
+            pillow().fromarray(drawn).save(temporary, quality=95)
     records = [
         {"file_name": picture.name, **record(number, pose.keypoints, pose.score)} for pose in poses
     ]
     return Found(records, notes)
+
+
+def _read(picture: Path, boxes: BoxFile | None) -> tuple[Any, list[str]]:
+    """The picture that the boxes are of, and remarks: people label upright ones or stored ones."""
+    image = load_image(picture, 3)
+    size = None if boxes is None else boxes.image_size(picture)
+    if size in (None, image.shape[:2]):
+        return image, []
+    stored = load_image(picture, 3, upright=False)
+    if stored.shape[:2] == size:
+        return stored, ["it is not turned as its EXIF data say: nor was it for its annotations"]
+    height, width = image.shape[:2]
+    return image, [f"it has {width} x {height} pixels, its annotations say {size[1]} x {size[0]}"]
+
+
+def shared_numbers(pictures: Sequence[Path], boxes: BoxFile | None) -> list[str]:
+    """Finds pictures that are the same one for COCO: with the same number at the end of the name.
+
+    # Returns
+        A sentence about each that has the number of an earlier one.
+
+    # Raises
+        ValueError: if both would get the same boxes.
+    """
+    seen: dict[int | str, Path] = {}
+    notes = []
+    for picture in pictures:
+        number = image_id(picture) if boxes is None else boxes.image_id(picture)
+        other = seen.setdefault(number, picture)
+        if other == picture:
+            continue
+        sentence = f"{other} and {picture} have the same image_id, {number}"
+        if boxes is not None and boxes.by_number(picture) and boxes.by_number(other):
+            raise ValueError(
+                f"{sentence}, and so the same boxes: give boxes by the names of the files, "
+                '{"file name": [[x, y, width, height]]}, or the pictures one after the other.'
+            )
+        notes.append(sentence)
+    return notes
 
 
 def targets(pictures: Sequence[Path], output: Path) -> list[Path]:

@@ -18,6 +18,7 @@ from larq_ext.pose.keypoints import SIGMAS
 PERSON = 1  # COCO's category
 METRICS = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl")
 _NEEDED = ("id", "image_id", "category_id", "keypoints", "num_keypoints", "bbox", "area")
+_OF_RESULTS = ("image_id", "category_id", "keypoints", "score")
 
 
 def rescore(
@@ -150,7 +151,8 @@ def evaluate(
     # Raises
         FileNotFoundError: if there is no such file.
         ImportError: if pycocotools is missing.
-        ValueError: if the ground truth is none, or if it has none of the records' pictures.
+        ValueError: if the ground truth is none, if it has none of the records' pictures, or if a
+            record lacks something.
     """
     try:
         from pycocotools.coco import COCO
@@ -160,6 +162,8 @@ def evaluate(
             "COCO's numbers need pycocotools: type `pip install 'pycocotools>=2.0.7'`."
         ) from error
     dataset = _ground_truth(ground_truth)
+    for index, result in enumerate(records):
+        _check_fields(result, _OF_RESULTS, f"Record {index}")
     images = {image["id"] for image in dataset["images"]}
     found = [{**result} for result in records if result["image_id"] in images]
     if records and not found:
@@ -197,15 +201,20 @@ def _ground_truth(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(
             f"{name} has no `images` and `annotations`: give annotations in COCO's form."
         )
-    for annotation in source["annotations"]:
-        missing = [field for field in _NEEDED if field not in annotation]
-        if missing:
-            raise ValueError(
-                f"{name}: annotation {annotation.get('id')} lacks {', '.join(missing)}."
-            )
+    for kind, needed in (("images", ("id",)), ("annotations", _NEEDED)):
+        if not isinstance(source[kind], Sequence):
+            raise ValueError(f"{name}: `{kind}` is a list, received {source[kind]!r:.60}.")
+        for index, entry in enumerate(source[kind]):
+            _check_fields(entry, needed, f"{name}: entry {index} of `{kind}`")
     annotations = [{"iscrowd": 0, **annotation} for annotation in source["annotations"]]
     categories = [{"id": PERSON, "name": "person"}]
     return {**source, "annotations": annotations, "categories": categories}
+
+
+def _check_fields(entry: Any, needed: Sequence[str], where: str) -> None:
+    missing = [field for field in needed if not isinstance(entry, Mapping) or field not in entry]
+    if missing:
+        raise ValueError(f"{where} lacks {', '.join(missing)}.")
 
 
 def read_json(path: Path) -> Any:

@@ -64,7 +64,7 @@ class PictureFolder(Pictures):
 
     # Arguments
         place: Their folder.
-        names: Their file names.
+        names: Their file names, with the folders inside of it that some may be in.
     """
 
     place: pathlib.Path
@@ -76,7 +76,13 @@ class PictureFolder(Pictures):
     def sizes(self) -> list[int]:
         with os.scandir(self.place) as entries:
             known = {entry.name: entry.stat().st_size for entry in entries}
-        return [known.get(name, 0) for name in self.names]
+        return [
+            self._size_inside(name) if "/" in name else known.get(name, 0) for name in self.names
+        ]
+
+    def _size_inside(self, name: str) -> int:
+        file = self.place / name
+        return file.stat().st_size if file.is_file() else 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +91,7 @@ class PictureArchive(Pictures):
 
     # Arguments
         place: The archive.
-        names: Their file names, without the folder that they have in the archive.
+        names: The ends of their paths in the archive: COCO's name no folder.
     """
 
     place: pathlib.Path
@@ -96,19 +102,27 @@ class PictureArchive(Pictures):
 
     def sizes(self) -> list[int]:
         with zipfile.ZipFile(self.place) as archive:
-            known = {_base(info.filename): info.file_size for info in archive.infolist()}
+            known = self._by_name({info.filename: info.file_size for info in archive.infolist()})
         return [known.get(name, 0) for name in self.names]
 
     @functools.cached_property
     def _contents(self) -> tf.Tensor:
         try:
             with zipfile.ZipFile(self.place) as archive:
-                inside = {_base(name): name for name in archive.namelist()}
+                inside = self._by_name({path: path for path in archive.namelist()})
                 contents = [archive.read(inside[name]) for name in self.names]
         except (*_UNREADABLE, zlib.error, RuntimeError) as error:  # the last where it is encrypted
             raise _unreadable(self.place, error) from error
         with tf.init_scope(), tf.device("CPU"):
             return tf.constant(contents)
+
+    def _by_name(self, by_path: dict[str, Any]) -> dict[str, Any]:
+        lengths = {name.count("/") + 1 for name in self.names}
+        return {
+            "/".join(path.split("/")[-length:]): value
+            for path, value in by_path.items()
+            for length in lengths
+        }
 
 
 def find_part(folder: pathlib.Path, part: str) -> tuple[pathlib.Path, pathlib.Path]:
@@ -199,7 +213,3 @@ def read_annotations(file: pathlib.Path) -> dict[str, Any]:
 
 def _unreadable(place: pathlib.Path, error: Exception) -> DatasetError:
     return DatasetError(f"{place} cannot be read: {error}. Get it again.")
-
-
-def _base(name: str) -> str:
-    return pathlib.PurePosixPath(name).name

@@ -64,27 +64,27 @@ class PersonSplit:
     # Arguments
         file: Their annotations, all of them.
         image_ids: COCO's numbers of the pictures, int64.
-        widths: Widths of the pictures in pixels, float32.
+        sizes: Heights and widths of the pictures in pixels, float32 `(pictures, 2)`.
         pictures: The pictures.
         persons: The persons; their numbers of pictures count those above.
     """
 
     file: pathlib.Path
     image_ids: np.ndarray
-    widths: np.ndarray
+    sizes: np.ndarray
     pictures: Pictures
     persons: Persons
 
     def __len__(self) -> int:
         return len(self.persons)
 
-    def part(self, chosen: slice) -> PersonSplit:
-        """The persons in some of the pictures."""
+    def part(self, chosen: slice | np.ndarray) -> PersonSplit:
+        """The persons in some of the pictures, whose numbers are sorted."""
         numbers = np.arange(len(self.image_ids))[chosen]
         return PersonSplit(
             self.file,
             self.image_ids[numbers],
-            self.widths[numbers],
+            self.sizes[numbers],
             self.pictures.part(numbers),
             self.persons.part(numbers),
         )
@@ -106,31 +106,80 @@ class PersonSplit:
         So are the pictures that the annotations are of.
 
         # Raises
-            DatasetError: if one is damaged.
+            DatasetError: if one is damaged, or has another size than the annotations say.
         """
 
-        def read(number: tf.Tensor) -> tf.Tensor:
-            return decode(checked(self.pictures.fetch(number), self.pictures.name(number)))
+        def read(number: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+            return decode(self.content(number, size))
 
-        rows = tf.data.Dataset.from_tensor_slices(np.array(numbers, np.int64))
+        numbers = np.array(numbers, np.int64)
+        rows = tf.data.Dataset.from_tensor_slices((numbers, self.sizes[numbers]))
         pictures = rows.map(read, num_parallel_calls=tf.data.AUTOTUNE).prefetch(8)
         with readable_errors(self, training=False):
             yield from pictures.as_numpy_iterator()
 
+    def content(self, number: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+        """An encoded picture, in a graph.
+
+        Resized pictures with annotations of the old size, or pictures that are stored turned with
+        annotations of what one sees, would train without a complaint: the size is checked.
+
+        # Arguments
+            number: That of the picture.
+            size: Its height and width, as `sizes` has them.
+        """
+        name = self.pictures.name(number)
+        content = checked(self.pictures.fetch(number), name)
+
+        def slowly() -> tf.Tensor:
+            # Not stateful: otherwise TensorFlow's deterministic mode would read one at a time.
+            inputs = [content, name, size]
+            same = tf.numpy_function(self._of_size, inputs, tf.string, stateful=False)
+            return tf.ensure_shape(same, [])
+
+        def found() -> tf.Tensor:
+            return tf.cast(tf.io.extract_jpeg_shape(content)[:2], tf.float32)
+
+        found_size = tf.cond(tf.io.is_jpeg(content), found, lambda: tf.zeros([2]))
+        return tf.cond(tf.reduce_all(found_size == size), lambda: content, slowly)
+
+    def check_size(self, number: int) -> None:
+        """Decodes a picture and looks at its size.
+
+        # Raises
+            DatasetError: if it is damaged, or has another size than the annotations say.
+        """
+        content, name = self.pictures.fetch(number).numpy(), self.pictures.name(number).numpy()
+        decode_or_name(content, name)
+        self._of_size(content, name, self.sizes[number])
+
+    def _of_size(self, content: bytes, name: bytes, size: np.ndarray) -> bytes:
+        from PIL import Image
+
+        found, (height, width) = Image.open(io.BytesIO(content)).size, size.tolist()
+        if found == (width, height):
+            return content
+        advice = "pictures and annotations must have the same size."
+        if found == (height, width):
+            advice = "is it stored turned, with an orientation in its EXIF data? Store it upright."
+        raise DatasetError(
+            f"{name.decode(errors='replace')} has {found[0]} x {found[1]} pixels, and {self.file} "
+            f"says {width:g} x {height:g}: {advice}"
+        )
+
     def find_damage(self, training: bool) -> None:
         """As `Dataset.find_damage`; it is one part only, whichever."""
         decode_all(
-            functools.partial(_decode, self.pictures, number)
-            for number in range(len(self.pictures.names))
+            functools.partial(self.check_size, number) for number in range(len(self.image_ids))
         )
 
     def tensors(self, aspect: float) -> tuple[tf.Tensor, ...]:
-        """Picture, its width, view and keypoints of each person, for a pipeline."""
+        """Picture, its height and width, view and keypoints of each person, for a pipeline."""
         persons = self.persons
         with tf.init_scope(), tf.device("CPU"):
             return (
                 tf.constant(persons.images),
-                tf.constant(self.widths[persons.images]),
+                tf.constant(self.sizes[persons.images]),
                 tf.constant(persons.views(aspect)),
                 tf.constant(persons.keypoints),
             )
@@ -232,18 +281,19 @@ class PoseDataset(Dataset):
     def read(self, rows: tf.data.Dataset, augmentation: PoseAugmentation | None) -> tf.data.Dataset:
         split = self.train if augmentation is not None else self.test
         size, aspect = self.input_size, self.input_size[1] / self.input_size[0]
-        numbers, widths, views, keypoints = split.tensors(aspect)
+        numbers, sizes, views, keypoints = split.tensors(aspect)
 
         def load(item: Row) -> tuple[tf.Tensor, tf.Tensor]:
             person = item["image"]
-            number, width = tf.gather(numbers, person), tf.gather(widths, person)
+            number, picture_size = tf.gather(numbers, person), tf.gather(sizes, person)
+            width = picture_size[1]
             found, points = tf.gather(views, person), tf.gather(keypoints, person)
             view = View(found[:2], found[2])
             if augmentation is not None:
                 view = mirrored_view(
                     augmentation.change(view, points, item["draws"], aspect), width
                 )
-            content = checked(split.pictures.fetch(number), split.pictures.name(number))
+            content = split.content(number, picture_size)
             crop = cut_out(content, from_crop(view, size, width), size)
             return crop, to_crop(points, view, size, width)
 
@@ -307,27 +357,9 @@ def read_split(folder: pathlib.Path, part: str) -> PersonSplit:
     split = PersonSplit(
         file,
         np.array([image["id"] for image in images], np.int64),
-        np.array([image["width"] for image in images], np.float32),
+        np.array([(image["height"], image["width"]) for image in images], np.float32),
         open_pictures(place, [image["file_name"] for image in images]),
         persons,
     )
-    _check_size(split, images[0])
+    split.check_size(0)  # of all of them when they are read; this one says it at once
     return split
-
-
-def _decode(pictures: Pictures, number: int) -> None:
-    decode_or_name(pictures.fetch(number).numpy(), pictures.name(number).numpy())
-
-
-def _check_size(split: PersonSplit, image: dict[str, Any]) -> None:
-    """Resized pictures with annotations of the old size would train without a complaint."""
-    from PIL import Image
-
-    _decode(split.pictures, 0)
-    content, name = split.pictures.fetch(0).numpy(), split.pictures.names[0]
-    found, wanted = Image.open(io.BytesIO(content)).size, (image["width"], image["height"])
-    if found != wanted:
-        raise DatasetError(
-            f"{name} has {found[0]} x {found[1]} pixels, and {split.file} says "
-            f"{wanted[0]} x {wanted[1]}: pictures and annotations must have the same size."
-        )

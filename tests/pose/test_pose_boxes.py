@@ -56,6 +56,17 @@ def test_annotations_and_gzip(tmp_path):
     assert file.image_id(Path("dog 5.jpg")) == "dog 5.jpg"
 
 
+def test_names_as_numbers_of_annotations(tmp_path):
+    content = {
+        "images": [{"id": "x/1", "file_name": "one.jpg", "width": 30, "height": 20}],
+        "annotations": [{"image_id": "x/1", "bbox": [1, 2, 3, 4]}],
+    }
+    file = BoxFile(written(tmp_path, content))
+    assert file.find(Path("one.jpg")).boxes.tolist() == [[1, 2, 3, 4]]
+    assert file.image_size(Path("one.jpg")) == (20, 30)
+    assert file.image_size(Path("two.jpg")) is None
+
+
 def test_a_known_image_id_counts_instead_of_the_number_in_the_name(tmp_path):
     records = [{"image_id": number, "bbox": [number, 0, 4, 6]} for number in (1, 6)]
     file = BoxFile(written(tmp_path, records))

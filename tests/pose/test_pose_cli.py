@@ -1,6 +1,8 @@
 """`larq-ext pose` on pictures of every kind, good and bad."""
 
+import io
 import json
+import struct
 
 import numpy as np
 import pytest
@@ -125,6 +127,67 @@ def test_a_target_that_cannot_be_written(network_file, folder, tmp_path):
     result = run(network_file, folder, "-o", tmp_path / "file")
     assert result.exit_code == 1 and result.stdout == ""
     assert result.stderr.count("Error: ") == 2
+
+
+@pytest.mark.parametrize("stored", [True, False], ids=["as stored", "upright"])
+def test_annotations_of_a_turned_picture(network_file, folder, tmp_path, stored):
+    width, height = (240, 200) if stored else (200, 240)
+    x, y, across, down = BOX
+    box = [y, 200 - x - across, down, across] if stored else BOX  # turned to the left
+    content = {
+        "images": [{"id": 5, "file_name": "b2.jpg", "width": width, "height": height}],
+        "annotations": [{"image_id": 5, "bbox": box}],
+    }
+    (tmp_path / "coco.json").write_text(json.dumps(content))
+    output = tmp_path / "out.png"
+    options = ["--boxes", tmp_path / "coco.json", "--json", "-o", output, "--decoding", "dark"]
+    result = run(network_file, folder / "b2.jpg", *options)
+    assert ("it is not turned as its EXIF data say" in result.stderr) == stored
+    assert Image.open(output).size == (width, height)
+    (record,) = json.loads(result.stdout)
+    nose = [PLACES[0, 1], 199 - PLACES[0, 0]] if stored else PLACES[0]
+    np.testing.assert_allclose(places(record)[0], nose, atol=1.5)
+
+
+def test_annotations_of_another_size(network_file, folder, tmp_path):
+    content = {
+        "images": [{"id": 5, "file_name": "a1.png", "width": 20, "height": 24}],
+        "annotations": [{"image_id": 5, "bbox": BOX}],
+    }
+    (tmp_path / "coco.json").write_text(json.dumps(content))
+    result = run(network_file, folder / "a1.png", "--boxes", tmp_path / "coco.json", "--json")
+    assert "it has 200 x 240 pixels, its annotations say 20 x 24." in result.stderr
+
+
+def test_two_pictures_of_one_number(network_file, folder, tmp_path):
+    other = tmp_path / "c1.png"
+    other.write_bytes((folder / "a1.png").read_bytes())
+    result = run(network_file, folder / "a1.png", other, "--json")
+    assert result.exit_code == 0
+    assert f"Note: {folder / 'a1.png'} and {other} have the same image_id, 1." in result.stderr
+    (tmp_path / "boxes.json").write_text(json.dumps([{"image_id": 1, "bbox": BOX}]))
+    boxes = ["--boxes", tmp_path / "boxes.json", "--json"]
+    result = run(network_file, folder / "a1.png", other, *boxes)
+    assert result.exit_code == 2
+    assert "the same image_id, 1, and so the same boxes: give" in result.stderr
+    (tmp_path / "boxes.json").write_text(json.dumps({"a1.png": [BOX], "c1.png": [BOX]}))
+    assert run(network_file, folder / "a1.png", other, *boxes).exit_code == 0
+
+
+def test_odd_exif_data_stop_nothing(network_file, folder, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x011A] = 6, 72.0
+    picture = Image.fromarray(spot_picture()).transpose(Image.Transpose.ROTATE_90)
+    content = io.BytesIO()
+    picture.save(content, "jpeg", exif=exif, quality=98)
+    # XResolution as text, which it never is: Pillow cannot write such a block again.
+    entry = struct.pack(">HHI", 0x011A, 5, 1)
+    assert content.getvalue().count(entry) == 1
+    odd = content.getvalue().replace(entry, struct.pack(">HHI", 0x011A, 2, 8))
+    (folder / "c3.jpg").write_bytes(odd)
+    result = run(network_file, folder, "--json", "--decoding", "dark")
+    assert result.exit_code == 0, result.stderr
+    np.testing.assert_allclose(places(json.loads(result.stdout)[2]), PLACES, atol=12.5)
 
 
 def test_interruption_loses_nothing_that_is_done(network_file, folder, tmp_path, monkeypatch):

@@ -166,9 +166,25 @@ def test_ground_truth_from_files(tmp_path):
         (gzip.compress(b"[]" * 99, mtime=0)[:12] + b"\xff" * 20, r"a\.json is no JSON"),
         (b"[" * 200_000, r"a\.json is no JSON"),
         (b"[]", "no `images` and `annotations`"),
-        (b'{"images": [], "annotations": [{"id": 3, "image_id": 1}]}', "annotation 3 lacks categ"),
+        (
+            b'{"images": [], "annotations": [{"id": 3, "image_id": 1}]}',
+            "entry 0 of `annotations` lacks category_id, keyp",
+        ),
+        (b'{"images": [{}], "annotations": []}', "entry 0 of `images` lacks id"),
+        (b'{"images": [], "annotations": [3]}', "entry 0 of `annotations` lacks id"),
+        (b'{"images": null, "annotations": []}', "`images` is a list, received None"),
     ],
-    ids=["half an object", "gzip too short", "gzip damaged", "too deep", "a list", "incomplete"],
+    ids=[
+        "half an object",
+        "gzip too short",
+        "gzip damaged",
+        "too deep",
+        "a list",
+        "incomplete",
+        "a picture without number",
+        "no object",
+        "no list",
+    ],
 )
 def test_what_is_no_ground_truth(tmp_path, content, message):
     pytest.importorskip("pycocotools")
@@ -178,6 +194,14 @@ def test_what_is_no_ground_truth(tmp_path, content, message):
         scoring.evaluate(path, [])
     with pytest.raises(FileNotFoundError, match="no file"):
         scoring.evaluate(tmp_path / "b.json", [])
+
+
+def test_records_without_what_is_needed():
+    pytest.importorskip("pycocotools")
+    records = results(POINTS)
+    del records[0]["score"]
+    with pytest.raises(ValueError, match="Record 0 lacks score"):
+        scoring.evaluate(truth(person(POINTS)), records)
 
 
 def test_without_pycocotools_the_error_is_what_to_type(monkeypatch):

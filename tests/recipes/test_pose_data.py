@@ -276,6 +276,38 @@ def test_bad_annotations(folder, tmp_path, change, message):
         load(changed(folder, tmp_path / "coco", change), SIZE)
 
 
+def test_each_picture_has_the_size_of_its_annotations(folder, tmp_path):
+    target = shutil.copytree(folder, tmp_path / "coco")
+    file = target / "val2017" / "000000000003.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(file) as picture:
+        picture.transpose(Image.Transpose.ROTATE_90).save(file, exif=exif)
+    data = load(target, SIZE)
+    message = f"{file} has {HEIGHT} x {WIDTH} pixels, and .* says {WIDTH} x {HEIGHT}: is it stored"
+    with pytest.raises(DatasetError, match=message), readable_errors(data, training=False):
+        list(data.evaluation())
+    with pytest.raises(DatasetError, match=message):
+        list(data.test.decoded(range(6)))
+
+
+@pytest.mark.parametrize("archive", [False, True])
+def test_pictures_in_folders_of_their_own(folder, tmp_path, archive):
+    target = shutil.copytree(folder, tmp_path / "coco")
+    place = target / "train2017"
+    (place / "camera").mkdir()
+    (place / "000000000002.jpg").rename(place / "camera" / "2.jpg")
+    content = json.loads(annotation_file(target).read_text())
+    content["images"][1]["file_name"] = "camera/2.jpg"
+    annotation_file(target).write_text(json.dumps(content))
+    if archive:
+        shutil.make_archive(target / "train2017_images", "zip", target, "train2017")
+        shutil.rmtree(place)
+    split, expected = load(target, SIZE).train, load(folder, SIZE).train
+    for found, wanted in zip(split.decoded([0, 1]), expected.decoded([0, 1]), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
 def test_what_scoring_needs_is_filled_in(folder, tmp_path):
     def change(content):
         for person in content["annotations"]:

@@ -105,6 +105,20 @@ def test_a_file_of_ones_own(run_folder, folder, expected, tmp_path):
     assert f"number {expected[0].argmax()}" in result.stdout
 
 
+def test_a_run_names_its_own_classes(run_folder, folder, expected, tmp_path):
+    here = tmp_path / "flowers"
+    shutil.copytree(run_folder, here)
+    record = json.loads((here / "metrics.json").read_text())
+    record["configuration"]["dataset"] = "folder"
+    record["classes"] = [f"flower {index}" for index in range(10)]
+    (here / "metrics.json").write_text(json.dumps(record))
+    own = [[f"flower {index}"] for index in expected.argmax(-1)]
+    settings = ["--scale", 1 / 255, "--mean", 0.5, "--std", 0.5]
+    for options in (["--like", "digits"], settings):
+        result = run("predict", here, folder, *options, "--top", 1, "--json")
+        assert [list(row) for row in scores(result)] == own
+
+
 @pytest.mark.slow
 def test_a_converted_file(run_model, folder, expected, tmp_path):
     pytest.importorskip("larq_compute_engine")
