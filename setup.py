@@ -24,7 +24,8 @@ PACKAGES = [
     for name in [package, *(f"{package}.{sub}" for sub in find_packages(folder))]
 ]
 
-X86 = "platform_machine in 'x86_64 AMD64'"  # the only machines with LCE wheels
+# Machines with LCE wheels of one kind; on Macs they depend on the version of the system.
+X86 = "platform_machine in 'x86_64 AMD64'"
 
 # The upper bounds are those of larq and its relatives; `etils` and `tensorflow-metadata` are
 # named because old versions of pip otherwise walk back through their releases for minutes.

@@ -32,9 +32,10 @@ def obstacle(model: Any) -> str | None:
     return None
 
 
-def is_of_known_package(layer: Any) -> bool:
-    """Whether the class is of Keras, Larq or ours, so that the names of its settings are known."""
-    return not derived_classes(layer, "keras", "tf_keras", "larq", "larq_ext")
+def has_known_configuration(layer: Any) -> bool:
+    """Whether Keras, Larq or we write its configuration, so that it is known what names mean."""
+    own = derived_classes(layer, "keras", "tf_keras", "larq", "larq_ext")
+    return not any("get_config" in vars(kind) for kind in own)
 
 
 def derived_classes(instance: Any, *packages: str) -> list[type]:

@@ -1,11 +1,16 @@
-"""Larq's quantized scope, restored whatever happens."""
+"""Settings of Keras and Larq for a while, restored whatever happens."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import larq as lq
+from tf_keras.src.mixed_precision.policy import policy_scope
+
+_policy = threading.RLock()
 
 
 @contextmanager
@@ -23,3 +28,22 @@ def quantized_scope(quantize: bool | None = None) -> Iterator[None]:
         yield
     finally:
         lq.context.quantized_scope(before).__enter__()
+
+
+@contextmanager
+def float32_policy() -> Iterator[None]:
+    """Makes layers in float32, whatever Keras' policy is: that of the process, so one at a time."""
+    with _policy, policy_scope("float32"):
+        yield
+
+
+@contextmanager
+def flips_unnoticed(quantizer: Any) -> Iterator[None]:
+    """Lets a kernel be quantized without Larq's flip ratio taking that for a step of training."""
+    variables = getattr(getattr(quantizer, "flip_ratio", None), "variables", [])
+    before = [variable.numpy() for variable in variables]
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, before, strict=True):
+            variable.assign(value)

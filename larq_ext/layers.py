@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import contextmanager
+from typing import Any
 
 import larq as lq
 import numpy as np
@@ -17,7 +18,15 @@ import tensorflow as tf
 from larq_ext._convolution import convolve, on_cpu
 from larq_ext._scope import quantized_scope
 from larq_ext._summary import no_operand
-from larq_ext.quantizers import FDA, BinaryQuantizer, LearnableScale, MagnitudeClip, method
+from larq_ext.quantizers import (
+    FDA,
+    BinaryQuantizer,
+    LearnableScale,
+    MagnitudeClip,
+    MLPClassifier,
+    SiMaN,
+    method,
+)
 from larq_ext.quantizers._base import RoleQuantizer
 from larq_ext.quantizers._sharing import join
 
@@ -25,6 +34,13 @@ __all__ = ["QuantConv2D", "QuantDense"]
 
 SCALES = ("learned", None)
 # Quantizers to 0 and something: 1 would be another value at the border.
+PLAIN_SIGNS = (lq.quantizers.SteSign, lq.quantizers.ApproxSign, lq.quantizers.SwishSign)
+PLAIN_SIGN_FUNCTIONS = (
+    lq.quantizers.ste_sign,
+    lq.quantizers.approx_sign,
+    lq.quantizers.swish_sign,
+    lq.math.sign,
+)
 ZERO_ONE_INPUTS = (LearnableScale, lq.quantizers.SteHeaviside, lq.quantizers.DoReFa)
 
 
@@ -53,6 +69,11 @@ def _of_latent(constraint):
 def _instance(quantizer):
     """Larq would call a class with the tensor; a class here means its defaults."""
     return quantizer() if isinstance(quantizer, type) else quantizer
+
+
+def _is_sign(quantizer: Any) -> bool:
+    ours = (FDA, MLPClassifier, SiMaN)
+    return isinstance(quantizer, (*ours, *PLAIN_SIGNS)) or quantizer in PLAIN_SIGN_FUNCTIONS
 
 
 class _MethodLayer(tf.keras.layers.Layer):
@@ -85,7 +106,7 @@ class _MethodLayer(tf.keras.layers.Layer):
             several_bits = getattr(input_quantizer, "precision", 1) != 1
             if several_bits or isinstance(input_quantizer, ZERO_ONE_INPUTS):
                 chosen["pad_values"] = 0.0
-            elif chosen:
+            elif chosen and _is_sign(input_quantizer):  # of others the method's is left
                 chosen["pad_values"] = 1.0
         input_quantizer = input_quantizer or chosen.get("input_quantizer")
         kernel_quantizer = kernel_quantizer or chosen.get("kernel_quantizer")

@@ -15,7 +15,7 @@ import larq as lq
 import numpy as np
 import tensorflow as tf
 
-from larq_ext._rebuild import hidden_layers, is_of_known_package, obstacle
+from larq_ext._rebuild import has_known_configuration, hidden_layers, obstacle
 from larq_ext._scope import quantized_scope
 from larq_ext._text import did_you_mean
 from larq_ext.deploy.bake import _KERNELS, _input_form, _is_binary
@@ -163,13 +163,14 @@ class _Chooser:
             return _FLOAT
         if not isinstance(choice, dict):
             return method(choice).name
+        choice = {k: v for k, v in choice.items() if (k, v) != ("quantizer", None)}
         for name in choice:
             if name not in _ARGUMENTS:
                 raise ValueError(
                     f"`quantizer` may hold {list(_ARGUMENTS)}, received {name!r}."
                     + did_you_mean(name, _ARGUMENTS)
                 )
-        if choice.get("quantizer") is not None:
+        if "quantizer" in choice:
             method(choice["quantizer"])
         return choice
 
@@ -186,7 +187,7 @@ class _Chooser:
                 part = lq.quantizers.get(_instance(given[f"{role}_quantizer"]))
                 given[f"{role}_quantizer"] = part
         base = {}
-        if choice.get("quantizer") is not None:
+        if "quantizer" in choice:
             base = self.arguments(choice["quantizer"])
             own = type(base["kernel_quantizer"])
             if type(given.get("kernel_quantizer", base["kernel_quantizer"])) is not own:
@@ -326,13 +327,14 @@ class _Rebuild:
                 changed = {**changed, "kernel_constraint": None, "scale": None}
             changed |= {name: arguments[name] for name in _KERNEL_ARGUMENTS if name in arguments}
         activation = self._activation(layer, choice)
-        if not changed and not activation:
-            return _as_it_is(layer)
-        self.replaced.add(layer.name)
         parts = {**kept, **changed}
         config = {k: v for k, v in _config(layer).items() if k not in (*kept, "quantizer")}
-        if "pad_values" in config:
+        padding = config.get("pad_values")
+        if padding is not None:
             config["pad_values"] = self._padding(layer, choice, old_inputs, parts)
+        if not changed and not activation and config.get("pad_values") == padding:
+            return _as_it_is(layer)
+        self.replaced.add(layer.name)
         # The name is right where both halves are the method's, if not all their settings.
         whole = all(changed.get(f"{role}_quantizer") for role in ("input", "kernel"))
         name = choice if isinstance(choice, str) else choice.get("quantizer")
@@ -433,9 +435,9 @@ def _as_it_is(layer: Any) -> Any:
 
 def _config(layer: Any) -> dict[str, Any]:
     config = layer.get_config()
-    if not is_of_known_package(layer):
-        return config  # of which it is not known what the names mean
-    for name in ("input_quantizer", "activation", *_KERNELS):
+    # What a class of somebody else's calls an activation may be anything.
+    activation = ["activation"] if has_known_configuration(layer) else []
+    for name in ("input_quantizer", *activation, *_KERNELS):
         part = getattr(layer, name, None)
         # Keras writes a function by a name that it may not find again.
         if name in config and part is not None and not isinstance(part, tf.keras.layers.Layer):

@@ -284,6 +284,19 @@ def test_a_model_is_left_as_it_was():
     np.testing.assert_array_equal(model(x), before)
 
 
+def test_metrics_of_training_do_not_notice():
+    with lq.context.metrics_scope(["flip_ratio"]):
+        model = network()
+    metrics = [model.get_layer(name).kernel_quantizer.flip_ratio for name in ("one", "two")]
+    before = [[variable.numpy() for variable in metric.variables] for metric in metrics]
+    inspect(model, samples=2)
+    assert len(metrics[0].variables) > 1
+    after = [[variable.numpy() for variable in metric.variables] for metric in metrics]
+    for one, other in zip(before, after, strict=True):
+        for value, found in zip(one, other, strict=True):
+            np.testing.assert_array_equal(found, value)
+
+
 def test_flip_ratio_of_a_training_run():
     """Against bits taken by hand; the scale below 1 would hide flips from Larq's metric."""
     model = network()

@@ -151,6 +151,34 @@ def test_learned_scale_starts_at_the_mean_magnitude_and_has_a_gradient(make):
     assert layer.scale.constraint is None
 
 
+class Steps(lqx.quantizers.BinaryQuantizer):
+    alias = "steps"
+
+    def quantize(self, x, training):
+        return tf.cast(x > 0, x.dtype)
+
+    def input_form(self):
+        return lqx.quantizers.InputForm(zero_one=True)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "padding"),
+    [
+        ("ste_sign", 1.0),
+        (lq.quantizers.approx_sign, 1.0),
+        ("siman", 1.0),
+        ("ste_heaviside", 0.0),
+        (lq.quantizers.ste_heaviside, 0.0),
+        (Steps(), 0.0),
+    ],
+)
+def test_padding_is_of_the_inputs_values(inputs, padding):
+    layer = lqx.layers.QuantConv2D(
+        4, 3, padding="same", quantizer="learnable_scale", input_quantizer=inputs
+    )
+    assert layer.pad_values == padding
+
+
 def test_a_layer_without_a_method_is_larqs():
     kwargs = {"kernel_quantizer": "ste_sign", "input_quantizer": "ste_sign", "padding": "same"}
     kwargs["kernel_constraint"] = "weight_clip"

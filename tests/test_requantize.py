@@ -204,6 +204,12 @@ def test_padding():
     assert padding(ones, None) == 0.0
     assert padding(zeros, "fda", pad_values=1.0) == 1.0
     assert padding(zeros, {"quantizer": "fda", "pad_values": 0.5}) == 0.5
+    alone = requantize(zeros, {"pad_values": 1.0}).layers[0]
+    assert alone.pad_values == 1.0 and isinstance(alone.kernel_quantizer, lq.quantizers.SteSign)
+    np.testing.assert_array_equal(latent(alone), latent(zeros.layers[0]))
+    assert padding(zeros, lambda layer: {"pad_values": 1.0}) == 1.0
+    with pytest.raises(ValueError, match="no layer to requantize"):
+        requantize(ones, {"pad_values": 1.0})  # as they are
 
 
 def test_arguments_instead_of_a_name():
@@ -371,6 +377,33 @@ def test_other_kinds_of_layers_stay_and_are_named():
     assert model.get_layer("conv").quantizer == "fda"
     with pytest.raises(ValueError, match="depthwise"):
         requantize(source, "fda", unsupported="raise")
+
+
+def test_functions_of_derived_classes_stay():
+    class Own(lq.layers.QuantConv2D):
+        pass
+
+    own = Own(
+        4,
+        3,
+        activation=own_function,
+        input_quantizer=lq.quantizers.ste_sign,
+        kernel_quantizer=lq.quantizers.ste_sign,
+        name="own",
+    )
+    source = tf.keras.Sequential([tf.keras.Input((7, 7, 4)), own, binary(filters=4, kernel_size=3)])
+    with pytest.warns(UserWarning, match=r"own \(Own\)"):
+        model = requantize(source, "fda")
+    x = images(source)
+    np.testing.assert_array_equal(model.get_layer("own")(x), own(x))
+
+
+def test_no_method_among_arguments_is_no_choice_of_inputs():
+    source = signs_apart(lq.quantizers.SteSign(), pool=True)
+    with pytest.raises(ValueError, match="no layer to requantize"):
+        requantize(source, {"quantizer": None})
+    model = requantize(source, {"quantizer": None, "kernel_quantizer": "fda"})
+    assert not any(isinstance(layer, lqx.quantizers.FDA) for layer in model.layers)
 
 
 def test_saves_and_trains_further(tmp_path):

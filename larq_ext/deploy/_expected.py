@@ -10,11 +10,10 @@ import larq as lq
 import numpy as np
 import tensorflow as tf
 
-from larq_ext._scope import quantized_scope
+from larq_ext._scope import flips_unnoticed, quantized_scope
 from larq_ext.deploy._filters import canonical
 from larq_ext.deploy._probe import (
     Kind,
-    flips_unnoticed,
     input_kind,
     is_binary_input,
     is_binary_kernel,

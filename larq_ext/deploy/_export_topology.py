@@ -480,8 +480,11 @@ def _pad(network: _Network, op: Op) -> None:
 def _concatenate(network: _Network, op: Op) -> None:
     axis = network.option(op, "axis") % len(network.tensor(op.outputs[0]).shape)
     _keep_samples_apart(op, axis != 0)
-    # It would be there for one sample, and the reader takes any number.
-    _keep_samples_apart(op, all(network.tensor(i).data is None for i in op.inputs))
+    if any(network.tensor(i).data is not None for i in op.inputs):
+        raise DeploymentError(
+            f"Operator {op.index} of the file ({op.name}) joins a constant, which is there for one "
+            "sample, and the format of bits is for any number of them."
+        )
     output = network.start(op)
     inputs = network.values(op, output, *(f"part{i}" for i in range(len(op.inputs))))
     activation = network.option(op, "fusedActivationFunction")

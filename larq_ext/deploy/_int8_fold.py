@@ -74,6 +74,8 @@ def is_real(layer: Any) -> bool:
     """Whether a layer of a baked model is a convolution or dense layer that 8 bits are for."""
     if type(layer) not in _REAL or getattr(layer, "scale_mode", None) is not None:
         return False
+    if getattr(layer.activation, "weights", None):
+        return False
     kernel = getattr(layer, "kernel_quantizer", None)
     if kernel is not None and getattr(kernel, "precision", None) != 8:
         return False
@@ -204,7 +206,7 @@ def trained_int8(model: tf.keras.Model) -> tf.keras.Model:
         if getattr(layer, "kernel_quantizer", None) is None:
             warnings.warn(
                 f'{layer.name} stays in float32: give it kernel_quantizer="int8" as well.',
-                stacklevel=5,  # who calls `convert`
+                stacklevel=4,  # who calls `convert` or `int8_edges`
             )
             continue
         if inputs and outputs:
@@ -215,7 +217,7 @@ def trained_int8(model: tf.keras.Model) -> tf.keras.Model:
             f"{layer.name} stays in float32: the range of its {missing} is not known. A "
             "`larq_ext.quantizers.Int8()` or a batch normalization behind it tells that of its "
             "outputs, and `larq_ext.deploy.int8_edges` finds both with samples.",
-            stacklevel=5,
+            stacklevel=4,
         )
     return fixed_ranges(as_int8(model, ready))
 

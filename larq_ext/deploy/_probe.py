@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -105,15 +103,3 @@ def computes_otherwise(quantizer: BinaryQuantizer, form: str) -> bool:
     if any(form in vars(kind) for kind in own):
         return False
     return any(not {"call", "quantize"}.isdisjoint(vars(kind)) for kind in own)
-
-
-@contextmanager
-def flips_unnoticed(quantizer: Any) -> Iterator[None]:
-    """Lets a kernel be quantized without Larq's flip ratio taking that for a step of training."""
-    variables = getattr(getattr(quantizer, "flip_ratio", None), "variables", [])
-    before = [variable.numpy() for variable in variables]
-    try:
-        yield
-    finally:
-        for variable, value in zip(variables, before, strict=True):
-            variable.assign(value)

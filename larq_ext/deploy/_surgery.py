@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tf_keras.src.mixed_precision.policy import policy_scope
 
-from larq_ext._rebuild import is_of_known_package, set_weights
+from larq_ext._rebuild import derived_classes, has_known_configuration, set_weights
+from larq_ext._scope import float32_policy
 from larq_ext.deploy._transposed import BinaryConv2DTranspose
 from larq_ext.deploy.errors import DeploymentError
 from larq_ext.deploy.layers import BinaryConv2D, DeployedSign
@@ -54,7 +54,7 @@ class Links:
         return feeding[0] if len(self._after[feeding[0].name]) == 1 else None
 
 
-@policy_scope("float32")
+@float32_policy()
 def replaced(
     model: tf.keras.Model,
     new: Mapping[str, tf.keras.layers.Layer],
@@ -102,7 +102,7 @@ def configuration(layer) -> dict[str, Any]:
     """
     with _errors_name(layer):
         config = in_float32(layer.get_config())
-    for name in config if is_of_known_package(layer) else ():
+    for name in config if has_known_configuration(layer) else ():
         kind, value = name.rsplit("_", 1)[-1], getattr(layer, name, None)
         if kind in _TRAINING_ONLY:
             config[name] = None
@@ -165,6 +165,10 @@ def _apart(layer, quantizer: Any) -> Any:
     if not has_state and quantizer.compute_dtype == "float32":
         return quantizer
     with _errors_name(layer):
+        own = derived_classes(quantizer, "keras", "tf_keras", "larq", "larq_ext")
+        settings, config = (any(n in vars(k) for k in own) for n in ("__init__", "get_config"))
+        if settings and not config:
+            raise TypeError(f"its {type(quantizer).__name__} has arguments, and no `get_config`.")
         return type(quantizer).from_config(in_float32(quantizer.get_config()))
 
 

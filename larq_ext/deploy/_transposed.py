@@ -107,6 +107,16 @@ class BinaryConv2DTranspose(BinaryConv2D):
         shape = [axis.outputs for axis in self._axes] + [settings["filters"]]
         self.border = no_operand(self.add_weight("border", shape, initializer="zeros"))
 
+    @property
+    def kernel_positions(self) -> int:
+        """Where its convolution puts its kernel, for Larq's summary."""
+        inputs = self.input_shape[1:3]
+        sizes = [
+            size + axis.before + axis.after - axis.taps + 1
+            for size, axis in zip(inputs, self._axes, strict=True)
+        ]
+        return sizes[0] * sizes[1]
+
     def call(self, inputs):
         # Before the sign: the converter accepts nothing between it and the convolution.
         borders = [[axis.before, axis.after] for axis in self._axes]

@@ -9,18 +9,23 @@ from typing import Any
 import larq as lq
 import numpy as np
 import tensorflow as tf
-from tf_keras.src.mixed_precision.policy import policy_scope
 
 from larq_ext._rebuild import hidden_layers, obstacle, set_weights
-from larq_ext._scope import quantized_scope
+from larq_ext._scope import flips_unnoticed, float32_policy, quantized_scope
 from larq_ext.deploy._int8_fold import trained_int8
-from larq_ext.deploy._probe import computes_otherwise, flips_unnoticed
+from larq_ext.deploy._probe import computes_otherwise
 from larq_ext.deploy._rewrite import Rewrite, check_names, rewrite_graph
 from larq_ext.deploy._surgery import configuration, made
 from larq_ext.deploy._transposed import BinaryConv2DTranspose, transposed_weights
 from larq_ext.deploy.errors import DeploymentError
 from larq_ext.deploy.layers import BinaryConv2D, BinaryDense, DeployedSign, deployed_weights
-from larq_ext.layers import QuantConv2D, QuantDense, _without_constraint_warning
+from larq_ext.layers import (
+    PLAIN_SIGN_FUNCTIONS,
+    PLAIN_SIGNS,
+    QuantConv2D,
+    QuantDense,
+    _without_constraint_warning,
+)
 from larq_ext.quantizers import BinaryQuantizer, InputForm, KernelForm, factor_kernel
 from larq_ext.quantizers._sharing import keep_apart
 
@@ -30,14 +35,6 @@ _KERNELS = {
     "depthwise_quantizer": "depthwise_kernel",
     "pointwise_quantizer": "pointwise_kernel",
 }
-_PLAIN_SIGNS = (lq.quantizers.SteSign, lq.quantizers.ApproxSign, lq.quantizers.SwishSign)
-_PLAIN_FUNCTIONS = (
-    lq.quantizers.ste_sign,
-    lq.quantizers.approx_sign,
-    lq.quantizers.swish_sign,
-    lq.math.sign,
-)
-
 _KNOWN_LAYERS = (
     lq.layers.QuantConv2D,
     lq.layers.QuantConv2DTranspose,
@@ -49,7 +46,6 @@ _KNOWN_LAYERS = (
 )
 
 
-@policy_scope("float32")
 def bake(model: tf.keras.Model, *, without: Collection[str] = ()) -> tf.keras.Model:
     """Makes the deployed form of a model: another model with equal outputs.
 
@@ -75,12 +71,13 @@ def bake(model: tf.keras.Model, *, without: Collection[str] = ()) -> tf.keras.Mo
             without an input shape, or a layer that holds quantized layers.
     """
     check_names(without)
-    if not is_baked(model):
-        model = trained_int8(_bake(model, without))
-    rewritten, found = rewrite_graph(model, without)
-    if found:
-        rewritten._rewrites = (*applied_rewrites(model), *found)
-    return rewritten
+    with float32_policy():
+        if not is_baked(model):
+            model = trained_int8(_bake(model, without))
+        rewritten, found = rewrite_graph(model, without)
+        if found:
+            rewritten._rewrites = (*applied_rewrites(model), *found)
+        return rewritten
 
 
 def _bake(model: tf.keras.Model, without: Collection[str]) -> tf.keras.Model:
@@ -173,7 +170,7 @@ def _is_quantized(layer) -> bool:
 
 
 def _is_binary(quantizer) -> bool:
-    return getattr(quantizer, "precision", None) == 1 or quantizer in _PLAIN_FUNCTIONS
+    return getattr(quantizer, "precision", None) == 1 or quantizer in PLAIN_SIGN_FUNCTIONS
 
 
 def _constant_kernels(layer, config, quantizers):
@@ -186,6 +183,10 @@ def _constant_kernels(layer, config, quantizers):
             constants[id(variable)] = np.asarray(quantizer(value))
         # Larq's NoOp keeps the value, and the number of bits for Larq's summary.
         config[name] = lq.quantizers.NoOp(precision=getattr(quantizer, "precision", 32) or 32)
+        # What is for the latent kernel, in a class of somebody else's too.
+        part = name.removesuffix("_quantizer")
+        gone = (f"{part}_constraint", f"{part}_regularizer")
+        config.update({key: None for key in gone if key in config})
     owned = {id(w) for q in quantizers.values() for w in getattr(q, "weights", [])}
     kept = [w for w in layer.weights if id(w) not in owned]
     weights = [constants.get(id(w), np.asarray(w)) for w in kept]
@@ -195,7 +196,7 @@ def _constant_kernels(layer, config, quantizers):
 def _input_form(quantizer) -> InputForm | None:
     if isinstance(quantizer, BinaryQuantizer):
         return None if computes_otherwise(quantizer, "input_form") else quantizer.input_form()
-    if _is_one_of(quantizer, DeployedSign, *_PLAIN_SIGNS) or quantizer in _PLAIN_FUNCTIONS:
+    if _is_one_of(quantizer, DeployedSign, *PLAIN_SIGNS) or quantizer in PLAIN_SIGN_FUNCTIONS:
         return InputForm()
     if _is_one_of(quantizer, lq.quantizers.SteHeaviside):
         return InputForm(zero_one=True)
@@ -229,6 +230,11 @@ def _binary_parts(layer, without: Collection[str]) -> tuple[KernelForm, InputFor
         return "the Larq Compute Engine takes channels last: use data_format='channels_last'"
     if isinstance(layer, lq.layers.QuantDense) and any(len(s) != 2 for s in _input_shapes(layer)):
         return "QuantDense on inputs of more than two dimensions"
+    if isinstance(layer, lq.layers.QuantDense) and _activation_weights(layer):
+        return (
+            f"its activation ({_name(layer.activation)}) has weights, for one row of features: "
+            "make it a layer of its own"
+        )
     inputs = _input_form(layer.input_quantizer)
     if inputs is None:
         return (

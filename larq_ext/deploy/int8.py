@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import numpy as np
 import tensorflow as tf
-from tf_keras.src.mixed_precision.policy import policy_scope
 
+from larq_ext._scope import float32_policy
 from larq_ext.deploy._int8_fold import Folded, as_int8, fold, in_floats, is_real, range_of
 from larq_ext.deploy._int8_layers import Int8Conv2D, Int8Range
 from larq_ext.deploy._rewrite import WEIGHT_DEPENDENT
@@ -23,7 +23,6 @@ _KERNELS = ("kernel", "depthwise", "pointwise")
 _KEPT_VALUES = 100_000
 
 
-@policy_scope("float32")
 def int8_edges(
     model: tf.keras.Model,
     samples: np.ndarray | Sequence[np.ndarray],
@@ -65,14 +64,15 @@ def int8_edges(
     """
     if not 50 < percentile <= 100:
         raise ValueError(f"`percentile` is above 50 to 100, received {percentile!r}.")
-    # Norms first go into the kernels in front of them; what is left is rewritten in the end.
-    baked = bake(model, without={*without, *WEIGHT_DEPENDENT})
-    arrays = _checked(samples, baked)
-    links = Links(baked)
-    folds = [fold(links, layer) for layer in _chosen(links, baked, layers)]
-    ranges = _calibrate(baked, arrays, folds, percentile)
-    edged = as_int8(baked, [(f, *r) for f, r in zip(folds, ranges, strict=True)])
-    return bake(edged, without=without)
+    with float32_policy():
+        # Norms first go into the kernels in front of them; what is left is rewritten in the end.
+        baked = bake(model, without={*without, *WEIGHT_DEPENDENT})
+        arrays = _checked(samples, baked)
+        links = Links(baked)
+        folds = [fold(links, layer) for layer in _chosen(links, baked, layers)]
+        ranges = _calibrate(baked, arrays, folds, percentile)
+        edged = as_int8(baked, [(f, *r) for f, r in zip(folds, ranges, strict=True)])
+        return bake(edged, without=without)
 
 
 def _checked(samples: Any, model: tf.keras.Model) -> list[np.ndarray]:

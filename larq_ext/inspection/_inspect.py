@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from larq_ext._scope import quantized_scope
+from larq_ext._scope import flips_unnoticed, quantized_scope
 from larq_ext.deploy._expected import (
     POINTWISE,
     _leaf_layers,
@@ -160,7 +160,8 @@ def _signs_and_scale(layer, part, quantizer, latent) -> tuple[np.ndarray, np.nda
         form = quantizer.kernel_form(latent)
         if form is not None:
             return rows(form.signs) > 0, form.scale
-    values = rows(np.asarray(quantizer(tf.constant(latent))))
+    with flips_unnoticed(quantizer):
+        values = rows(np.asarray(quantizer(tf.constant(latent))))
     return values > 0, np.abs(values).max(1)
 
 

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from larq_ext._scope import flips_unnoticed
+
 # Where gradients of weights depend on each other they are taken one by one, for so many weights or
 # more, from all filters: the standard error of a share is then at most 1.6 %.
 _SAMPLED_WEIGHTS = 1024
@@ -62,7 +64,7 @@ def outside_window(quantizer: Any, kernel: np.ndarray, seed: int = 0) -> tuple[f
 def _gradient(quantizer: Any, kernel: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """The gradient of a latent kernel as a function of that of the quantized one."""
     latent = tf.constant(kernel)
-    with tf.GradientTape(persistent=True) as tape:
+    with flips_unnoticed(quantizer), tf.GradientTape(persistent=True) as tape:
         tape.watch(latent)
         outputs = quantizer(latent)
 

@@ -73,16 +73,21 @@ class NativeEngine:
 
     def _change_batch(self, batch: int) -> None:
         """Resizes to another batch, or to the file's again where its graph does not allow it."""
+        cause = None
         if all(info.shape for info in self.outputs):
-            with contextlib.suppress(RuntimeError, ValueError):
+            try:
                 if self._resized(batch):
                     return
+            except (RuntimeError, ValueError) as error:
+                if batch == self._own_batch:
+                    raise  # it fits the graph: memory has run out, say
+                cause = error
             with contextlib.suppress(RuntimeError, ValueError):  # tried again at the next batch
                 self._resized(self._own_batch)
         raise ValueError(
             f"The model takes batches of {self._own_batch}; received {batch} samples, "
             "which is no multiple of it."
-        )
+        ) from cause
 
     def _resized(self, batch: int) -> bool:
         """Allocates for another batch; returns whether all outputs have it, too."""

@@ -1,5 +1,6 @@
 """The deployed form of a model computes what the training form does, with kernels of +-1."""
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -640,6 +641,77 @@ class Clipped(tf.keras.layers.Layer):
 def test_layers_of_others_are_left_as_they_say():
     model = tf.keras.Sequential([tf.keras.Input((3,)), Clipped()])
     np.testing.assert_array_equal(bake(model)(tf.constant([[-1.0, 2.0, 9.0]])), [[0.0, 2.0, 6.0]])
+
+
+class Positive(tf.keras.constraints.Constraint):
+    def __call__(self, w):
+        return tf.nn.relu(w)
+
+
+def test_derived_classes_lose_what_is_for_latent_kernels():
+    class Own(lq.layers.QuantConv2D):
+        def call(self, inputs):
+            return 2.0 * super().call(inputs)
+
+    layer = Own(
+        4,
+        3,
+        input_quantizer="ste_sign",
+        kernel_quantizer="ste_sign",
+        kernel_constraint=Positive(),
+        kernel_regularizer="l2",
+    )
+    model = one_layer(layer, (6, 6, 3))
+    baked = bake(model)
+    assert baked.layers[0].kernel_constraint is None and not baked.losses
+    assert difference(model, baked, (6, 6, 3)) < TOLERANCE
+
+
+class Above(lqx.quantizers.FDA):
+    def __init__(self, threshold=0.0, **kwargs):
+        super().__init__(**kwargs)
+        self.threshold = threshold
+
+    def quantize(self, x, training):
+        return super().quantize(x - self.threshold, training)
+
+
+class AboveWithConfig(Above):
+    def get_config(self):
+        return {**super().get_config(), "threshold": self.threshold}
+
+
+def test_derived_quantizers_keep_their_arguments_or_are_named():
+    def network(quantizer):
+        layer = lqx.layers.QuantConv2D(4, 3, input_quantizer=quantizer, name="conv")
+        return one_layer(layer, (6, 6, 3))
+
+    model = network(AboveWithConfig(0.5))
+    assert difference(model, bake(model), (6, 6, 3)) < TOLERANCE
+    with pytest.raises(DeploymentError, match=r"'conv' .*its Above has arguments, and no `get_c"):
+        bake(network(Above(0.5)))
+
+
+def test_threads_leave_the_policy_as_it_was():
+    model = one_layer(lqx.layers.QuantConv2D(4, 3, quantizer="fda"), (6, 6, 3))
+    expected = bake(model)(tf.ones((1, 6, 6, 3)))
+    tf.keras.mixed_precision.set_global_policy("mixed_float16")
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(bake, [model] * 8))
+        assert tf.keras.mixed_precision.global_policy().name == "mixed_float16"
+    finally:
+        tf.keras.mixed_precision.set_global_policy("float32")
+    for baked in found:
+        np.testing.assert_array_equal(baked(tf.ones((1, 6, 6, 3))), expected)
+
+
+def test_weights_of_a_dense_layers_activation_are_for_features():
+    layer = lqx.layers.QuantDense(4, activation=tf.keras.layers.PReLU(), quantizer="ste_sign")
+    model = one_layer(layer, (6,))
+    baked = bake(model)
+    assert "make it a layer of its own" in float_reasons(baked)[layer.name]
+    assert difference(model, baked, (6,)) < TOLERANCE
 
 
 def test_later_copies_share_among_themselves():

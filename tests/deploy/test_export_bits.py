@@ -384,7 +384,7 @@ def test_a_part_that_is_there_once_is_refused(tmp_path):
     joined = tf.concat([image, tf.ones_like(image)], -1)
     x = tf.keras.layers.Conv2D(8, 1)(joined)
     conversion = lqx.deploy.convert(tf.keras.Model(image, x), allow_float=True)
-    with pytest.raises(DeploymentError, match=r"\(CONCATENATION\) works across samples"):
+    with pytest.raises(DeploymentError, match=r"\(CONCATENATION\) joins a constant"):
         export_bits(conversion, tmp_path / "wrong.npz")
 
 

@@ -285,6 +285,27 @@ def test_classes_derived_from_a_convolution_are_left_alone(networks):
     assert [m.name for m in edged.layers if isinstance(m, Int8Conv2D)] == ["logits"]
 
 
+def test_activations_with_weights_stay_in_floats(networks):
+    model = tf.keras.Sequential(
+        [
+            tf.keras.Input((8, 8, 3)),
+            tf.keras.layers.Conv2D(32, 3, activation=tf.keras.layers.PReLU(), name="stem"),
+            networks.quant_conv(32),
+            tf.keras.layers.GlobalAveragePooling2D(),
+            tf.keras.layers.Dense(4, name="logits"),
+        ]
+    )
+    edged = int8_edges(model, np.ones((4, 8, 8, 3), "float32"))
+    assert [m.name for m in edged.layers if isinstance(m, Int8Conv2D)] == ["logits"]
+
+
+def test_warnings_are_of_the_line_that_calls(networks):
+    model = trained(networks.quant_conv, networks.randomize, last_quantizer=False)
+    with pytest.warns(UserWarning, match="logits stays") as caught:
+        int8_edges(model, images(4))
+    assert {w.filename for w in caught if "logits stays" in str(w.message)} == {__file__}
+
+
 def test_saved_and_loaded(edged, conversion, tmp_path):
     edged.save(tmp_path / "edged.keras")
     again = tf.keras.models.load_model(tmp_path / "edged.keras")
