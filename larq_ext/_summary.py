@@ -1,15 +1,18 @@
-"""Lets `larq.models.summary` tell the truth about weights that Larq does not know the kind of.
+"""Lets `larq.models.summary` tell the truth about what Larq does not know the kind of.
 
 Larq takes every weight of a convolution whose name lacks "bias" for an operand of its
 multiply-adds, and every weight for a part of the deployed network. A learned scale is applied
-once per output, like a bias, and some parameters exist in training only. Larq has no hook for
-either, so its class for a weight is replaced by the one below; for all other weights it does
-what it did.
+once per output, like a bias, and some parameters exist in training only. And it takes each weight
+to meet each pixel of the output, which transposed convolutions do not, the last axis but one for
+a side of the image where channels come first, and an unknown side for -1. Larq has no hook for
+any of it, so its classes for a weight and for a layer are replaced by those below; for all others
+they do what they did.
 """
 
 from __future__ import annotations
 
 import larq as lq
+import numpy as np
 import tensorflow as tf
 
 
@@ -31,4 +34,30 @@ class WeightProfile(lq.models.WeightProfile):
         return super().is_bias() or not getattr(self._weight, "is_operand", True)
 
 
+class LayerProfile(lq.models.LayerProfile):
+    """A layer in Larq's summary."""
+
+    def __init__(self, layer: tf.keras.layers.Layer) -> None:
+        for weight in getattr(getattr(layer, "activation", None), "weights", []):
+            weight.is_operand = False  # such as the slopes of a PReLU
+        super().__init__(layer)
+
+    @property
+    def output_pixels(self) -> int | None:
+        """How many positions of an image each weight meets; `None` if its size is not known."""
+        layer = self._layer
+        # Inputs are spread over the outputs there, which are more.
+        spreads = isinstance(layer, tf.keras.layers.Conv2DTranspose)
+        shape = getattr(layer, "input_shape", None) if spreads else self.output_shape
+        if not shape or any(isinstance(size, (list, tuple)) for size in shape):
+            return None
+        first = getattr(layer, "data_format", None) == "channels_first"
+        sizes = list(shape[2:] if first else shape[1:-1])
+        if any(size is None or size < 0 for size in sizes):
+            return None
+        # Of layers that compute something else than their class's kind, the layer knows it.
+        return getattr(layer, "kernel_positions", int(np.prod(sizes)))
+
+
 lq.models.WeightProfile = WeightProfile
+lq.models.LayerProfile = LayerProfile

@@ -183,6 +183,25 @@ def test_float_twin_keeps_the_values():
     np.testing.assert_allclose(float_twin(model)(inputs), model(inputs), rtol=1e-5, atol=1e-5)
 
 
+def test_float_twin_drops_the_parameters_of_activations():
+    model = tf.keras.Sequential(
+        [
+            tf.keras.Input((6, 6, 3)),
+            tf.keras.layers.Conv2D(4, 3, activation=lqx.quantizers.LearnableScale()),
+            tf.keras.layers.Activation(lqx.quantizers.LearnableScale()),
+        ]
+    )
+    twin = float_twin(model)
+    assert [w.shape for w in twin.weights] == [(3, 3, 3, 4), (4,)]
+    np.testing.assert_array_equal(twin.layers[0].kernel, model.layers[0].kernel)
+
+
+def test_a_file_of_another_network_is_refused(tiny):
+    other = tf.keras.Sequential([tf.keras.Input((9, 9, 3)), tf.keras.layers.Conv2D(4, 3)])
+    with pytest.raises(ValueError, match=r"The file is not that of .*its inputs have the shapes"):
+        benchmark(other, tiny.flatbuffer)
+
+
 def test_float_twin_goes_into_nested_models_and_refuses_others():
     inner = network()
     model = tf.keras.Sequential([tf.keras.Input((6, 5, 64)), inner])

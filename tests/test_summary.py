@@ -54,6 +54,52 @@ TRAINING_ONLY = {
 }
 
 
+def macs(*layers, shape):
+    return lq.models.ModelProfile(tf.keras.Sequential([tf.keras.Input(shape), *layers])).op_count(
+        "mac"
+    )
+
+
+def test_transposed_convolutions_spread_their_inputs():
+    kinds = (tf.keras.layers.Conv2DTranspose, lq.layers.QuantConv2DTranspose)
+    for kind in kinds:
+        for padding in ("same", "valid"):
+            layer = kind(5, 4, strides=2, padding=padding, use_bias=False)
+            assert macs(layer, shape=(6, 7, 3)) == 6 * 7 * 16 * 3 * 5
+    transposed = kinds[1](
+        5,
+        4,
+        strides=2,
+        padding="valid",
+        use_bias=False,
+        input_quantizer="ste_sign",
+        kernel_quantizer="ste_sign",
+    )
+    baked = lqx.deploy.bake(tf.keras.Sequential([tf.keras.Input((6, 7, 3)), transposed]))
+    profile = lq.models.ModelProfile(baked)
+    # The convolution it becomes has 2 x 2 taps for 4 outputs a pixel, on an image with a border.
+    assert profile.op_count("mac", 1) == 7 * 8 * (2 * 2 * 3 * 5 * 4)
+
+
+def test_multiply_adds_of_images_of_any_kind():
+    conv = tf.keras.layers.Conv2D
+    expected = 5 * 4 * 9 * 3 * 8
+    assert macs(conv(8, 3), shape=(7, 6, 3)) == expected
+    assert macs(conv(8, 3, data_format="channels_first"), shape=(3, 7, 6)) == expected
+    assert macs(conv(8, 3, activation=tf.keras.layers.PReLU()), shape=(7, 6, 3)) == expected
+    for shape in ((None, None, 3), (7, None, 3)):
+        assert not macs(conv(8, 3), shape=shape), "unknown, and not below zero"
+    assert macs(tf.keras.layers.Dense(4), shape=(5, 3)) == 5 * 3 * 4
+
+
+def test_a_pose_network_of_transposed_convolutions():
+    import larq_ext_zoo as zoo
+
+    network = zoo.get("simple_baseline18.float")
+    found = lq.models.ModelProfile(network).op_count("mac")
+    assert found == pytest.approx(2.897e9, rel=1e-3)
+
+
 @pytest.mark.parametrize("name", SCALES)
 def test_operations_and_memory_are_those_of_a_plain_network_and_the_scales(name):
     model, plain = network(name), network("ste_sign")

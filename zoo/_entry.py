@@ -12,6 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from larq_ext._models_io import SUFFIXES
 from larq_ext_zoo import _checks
 from larq_ext_zoo._checks import check, is_count, is_file_name, is_number, is_text
 from larq_ext_zoo._class_lists import CLASS_LISTS
@@ -162,6 +163,8 @@ class Entry:
             r"[a-z0-9][a-z0-9_-]*\.[a-z0-9][a-z0-9._-]*", self.name
         )
         check(bool(right), "name", '"architecture.tag" in lower case', self.name)
+        # Commands would take it for a file's.
+        check(not self.name.endswith(SUFFIXES), "name", "without a file's suffix", self.name)
         right = callable(self.network) or is_text(self.network)
         check(right, "network", "the name of a network", self.network)
         right = isinstance(self.arguments, Mapping)
@@ -200,6 +203,9 @@ class Entry:
             right = right and all(map(is_text, self.classes))
             check(right, "classes", "a list of names", self.classes)
             object.__setattr__(self, "classes", tuple(self.classes))
+        count, names = self.arguments.get("num_classes"), self.class_names
+        fit = count is None or names is None or count == len(names)
+        check(fit, "classes", f"as many as `num_classes`, {count}", self.classes)
 
     def _read_parts(self) -> None:
         for name, cls in (
@@ -291,11 +297,21 @@ def read_entry(path: pathlib.Path, networks: Mapping[str, Callable[..., tf.keras
         entry = _checks.read(Entry, values)
         for name in _NOT_IN_FILES:
             check(name not in values, name, "not for files", "it")
-        if entry.network not in networks:
-            raise ValueError(
-                f"`network`: there is no {entry.network!r}.{_checks.near(entry.network, networks)}"
-            )
+        entry = with_network(entry, networks)
     except ValueError as error:
         raise ValueError(f"The entry {path} is malformed: {error}.") from error
+    return dataclasses.replace(entry, folder=path.parent)
+
+
+def with_network(entry: Entry, networks: Mapping[str, Callable[..., tf.keras.Model]]) -> Entry:
+    """The entry with the function that makes its network, where it has the name of one.
+
+    # Raises
+        ValueError: if there is none of this name.
+    """
+    if not isinstance(entry.network, str):
+        return entry
     name = entry.network
-    return dataclasses.replace(entry, network=networks[name], network_name=name, folder=path.parent)
+    if name not in networks:
+        raise ValueError(f"`network`: there is no {name!r}.{_checks.near(name, networks)}")
+    return dataclasses.replace(entry, network=networks[name], network_name=name)

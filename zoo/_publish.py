@@ -218,6 +218,7 @@ def _recorded(metrics: Mapping[str, Any]) -> dict[str, Any]:
         "epochs trained": metrics["epochs"],
         "data": metrics.get("data"),
         "evaluated on": metrics["evaluated_on"],
+        "SHA-256 of the teacher": metrics.get("sources", {}).get("teacher"),
     }
 
 
@@ -358,7 +359,7 @@ def _recipe(metrics: Sequence[Mapping[str, Any]], beside: Mapping[str, str]) -> 
         for field, value in first["configuration"].items()
         if field not in ("data_dir", "output_dir", "progress")
     }
-    kept = ("epochs", "data", "hardware", "versions", "sessions", "seconds")
+    kept = ("epochs", "data", "sources", "hardware", "versions", "sessions", "seconds")
     return {
         "experiment": first["experiment"],
         **beside,

@@ -71,6 +71,11 @@ def check(path: pathlib.Path, file: WeightsFile) -> None:
     """Raises a `WeightsError` unless the file is the one that the entry means."""
     size = path.stat().st_size
     advice = "Delete it, and it is fetched again; or get it from where it came from."
+    if not file.mirrors:
+        advice = (
+            "There is no place to fetch it from: install larq-ext again if it came with it, or "
+            "publish the run again."
+        )
     if size < file.bytes:
         raise WeightsError(f"{path} is truncated: it has {size} bytes of {file.bytes}. {advice}")
     found = sha256_of(path)

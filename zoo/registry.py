@@ -15,7 +15,7 @@ import tensorflow as tf
 from larq_ext_zoo import _checks, _store, _weights, classification, pose
 from larq_ext_zoo._architectures import ARCHITECTURES
 from larq_ext_zoo._data import DATASETS
-from larq_ext_zoo._entry import FORMS, Entry, read_entry
+from larq_ext_zoo._entry import FORMS, Entry, read_entry, with_network
 
 NETWORKS: dict[str, Callable[..., tf.keras.Model]] = {
     name: getattr(room, name) for room in (classification, pose) for name in room.__all__
@@ -23,7 +23,8 @@ NETWORKS: dict[str, Callable[..., tf.keras.Model]] = {
 # The entries of the package.
 SHIPPED = pathlib.Path(__file__).parent / "entries"
 _ENTRIES: dict[str, Entry] = {}
-_FOLDERS: set[pathlib.Path] = set()
+# What was read of the two known folders: their files, and when these were written.
+_FOLDERS: dict[pathlib.Path, dict[pathlib.Path, int]] = {}
 
 
 def register(entry: Entry) -> Entry:
@@ -33,14 +34,14 @@ def register(entry: Entry) -> Entry:
         entry: The entry. Its `network` may be any function with the arguments of the zoo's.
 
     # Returns
-        The same entry.
+        The entry, with the function if it had the name of one.
 
     # Raises
-        ValueError: if the name is taken.
+        ValueError: if the name is taken, or there is no network of that name.
     """
     check_free(entry.name, None)
-    _ENTRIES[entry.name] = entry
-    return entry
+    _ENTRIES[entry.name] = with_network(entry, NETWORKS)
+    return _ENTRIES[entry.name]
 
 
 def register_folder(
@@ -75,8 +76,7 @@ def _read_folder(
     folder: pathlib.Path, networks: Mapping[str, Callable[..., tf.keras.Model]] | None = None
 ) -> list[Entry]:
     known = {**NETWORKS, **(networks or {})}
-    paths = sorted(path for path in folder.glob("*.json") if not path.name.startswith("."))
-    entries = [read_entry(path, known) for path in paths]
+    entries = [read_entry(path, known) for path in sorted(_files(folder))]
     names = [entry.name for entry in entries]
     for entry in entries:
         other = _ENTRIES.get(entry.name, entry)
@@ -88,6 +88,15 @@ def _read_folder(
     # One that was just published there is read again, from the same file.
     _ENTRIES.update({entry.name: entry for entry in entries})
     return entries
+
+
+def _files(folder: pathlib.Path) -> dict[pathlib.Path, int]:
+    """The files of entries in a folder, each with the time when it was written."""
+    return {
+        path: path.stat().st_mtime_ns
+        for path in folder.glob("*.json")
+        if not path.name.startswith(".")
+    }
 
 
 def write_over(entry: Entry) -> None:
@@ -110,15 +119,23 @@ def _origin(entry: Entry) -> str:
 
 
 def _entries() -> dict[str, Entry]:
-    """All entries; what lies in the two known folders is read when it is first asked for."""
+    """All entries; what lies in the two known folders is read when it is first asked for.
+
+    The user's folder is read again when something in it has changed: another process publishes.
+    """
     if SHIPPED not in _FOLDERS:
         _read_folder(SHIPPED)
-        _FOLDERS.add(SHIPPED)
+        _FOLDERS[SHIPPED] = {}
     try:
         own = _store.home() / "entries"
-        if own not in _FOLDERS and own.is_dir():
-            _read_folder(own)
-            _FOLDERS.add(own)
+        files = _files(own)
+        if files != _FOLDERS.get(own, {}):
+            before = {name: entry for name, entry in _ENTRIES.items() if entry.folder == own}
+            networks = {entry.name_in_files: entry.network for entry in before.values()}
+            there = {entry.name for entry in _read_folder(own, networks)}
+            for name in before.keys() - there:
+                del _ENTRIES[name]
+            _FOLDERS[own] = files
     except (ValueError, OSError, RuntimeError) as error:
         # What is wrong with the user's folder must not keep them from the models of the package.
         message = f"Your own models are left out until this is mended: {error}"
@@ -205,14 +222,16 @@ def get(
 
 def _check_arguments(entry: Entry, kwargs: Mapping[str, Any]) -> None:
     """Whether these arguments leave the trained network what it is."""
-    free = {"include_top", "input_shape", "num_classes"}
+    free = {"include_top", "input_shape"}
+    if entry.task == "classification":
+        free.add("num_classes")
     for name, value in kwargs.items():
         if name == "input_tensor" and value is not None:
             raise ValueError(
                 f"{entry.name} has trained weights and is no part of another model while they are "
                 f"loaded: leave input_tensor out and call the model, get({entry.name!r})(tensor)."
             )
-        if name == "num_classes" and value != entry.num_classes:
+        if name == "num_classes" and name in free and value != entry.num_classes:
             if kwargs.get("include_top", True):
                 raise ValueError(
                     f"{entry.name} was trained for {entry.num_classes} classes, received "

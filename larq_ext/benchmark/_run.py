@@ -81,6 +81,8 @@ def benchmark(
     notes: tuple[str, ...] = ()
     if flatbuffer is not None:
         binary = load_flatbuffer(flatbuffer)
+        if model is not None:
+            _check_same(model, binary)
     elif model is not None:
         conversion = convert(model, allow_float=True)
         binary = conversion.flatbuffer
@@ -151,6 +153,25 @@ def binary_macs(flatbuffer: bytes) -> int:
     """
     graph = read_graph(flatbuffer)
     return sum(macs_of(graph, op) for op in graph.ops if op.name == BINARY_OP)
+
+
+def _check_same(model: tf.keras.Model, flatbuffer: bytes) -> None:
+    """Raises a `ValueError` if a file is that of another network."""
+    graph = read_graph(flatbuffer)
+    for kind, tensors, places in (
+        ("inputs", model.inputs, graph.inputs),
+        ("outputs", model.outputs, graph.outputs),
+    ):
+        shapes = [tuple(tensor.shape[1:]) for tensor in tensors]
+        if any(None in shape for shape in shapes):
+            continue
+        wanted = sorted(shapes)
+        found = sorted(tuple(map(int, graph.tensors[place].shape[1:])) for place in places)
+        if found != wanted:
+            raise ValueError(
+                f"The file is not that of {model.name!r}: its {kind} have the shapes {found}, and "
+                f"the model's {wanted}."
+            )
 
 
 def _opponents(against: Sequence[str] | None, has_model: bool) -> tuple[str, ...]:

@@ -56,7 +56,10 @@ def float_twin(model: tf.keras.Model) -> tf.keras.Model:
         if _larq_class(layer) is not None:
             _copy_quantized(layer, new)
         elif not isinstance(layer, (tf.keras.Model, lq.quantizers.Quantizer)):
-            set_weights(new, layer.get_weights())
+            activation = getattr(layer, "activation", None)
+            gone = getattr(activation, "weights", []) if _is_binary(activation) else []
+            dropped = {id(weight) for weight in gone}
+            set_weights(new, [w.numpy() for w in layer.weights if id(w) not in dropped])
     return twin
 
 

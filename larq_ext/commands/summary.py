@@ -24,13 +24,17 @@ def command(model: str, as_json: bool) -> None:
     import larq as lq
 
     if as_json:
-        print_json(_profile(lq.models.ModelProfile(network)))
+        sizes = [size for tensor in network.inputs or () for size in tensor.shape[1:]]
+        print_json(_profile(lq.models.ModelProfile(network), sized=None not in sizes))
     else:
         lq.models.summary(network, print_fn=click.echo)
 
 
-def _profile(profile: Any) -> dict[str, Any]:
-    """Larq's model profile as plain values; memory in bits, as Larq counts it."""
+def _profile(profile: Any, sized: bool) -> dict[str, Any]:
+    """Larq's model profile as plain values; memory in bits, as Larq counts it.
+
+    Without the size of the input there are no numbers of multiply-adds.
+    """
     return {
         "name": profile.name,
         "weights": profile.weight_count(),
@@ -39,8 +43,10 @@ def _profile(profile: Any) -> dict[str, Any]:
         },
         "memory_bits": profile.memory,
         "float32_memory_bits": profile.fp_equivalent_memory,
-        "macs": profile.op_count("mac"),
+        "macs": profile.op_count("mac") if sized else None,
         "macs_by_bits": {
             str(bits): profile.op_count("mac", bits) for bits in profile.unique_op_precisions
-        },
+        }
+        if sized
+        else None,
     }

@@ -28,7 +28,7 @@ def local_folder(tmp_path_factory):
 @pytest.fixture
 def own_home(tmp_path, monkeypatch):
     """An empty `LARQ_EXT_HOME`, and the registry as it was afterwards."""
-    entries, folders = dict(registry._ENTRIES), set(registry._FOLDERS)
+    entries, folders = dict(registry._ENTRIES), dict(registry._FOLDERS)
     monkeypatch.setenv("LARQ_EXT_HOME", str(tmp_path / "home"))
     yield tmp_path / "home"
     registry._ENTRIES.clear()

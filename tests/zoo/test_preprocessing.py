@@ -165,6 +165,13 @@ def test_images_of_another_form(images, message):
         zoo.preprocess("resnet20.fda", images)
 
 
+def test_one_grey_image_is_not_many():
+    with pytest.raises(ValueError, match=r"one more dimension in front"):
+        zoo.preprocess("digits_net.fda", np.zeros((8, 8, 1)))
+    assert zoo.preprocess("digits_net.fda", np.zeros((3, 8, 8))).shape == (3, 8, 8, 1)
+    assert zoo.preprocess("digits_net.fda", [np.zeros((8, 8, 1))]).shape == (1, 8, 8, 1)
+
+
 def test_an_image_too_small_to_be_cut():
     with pytest.raises(ValueError, match="20 x 40 pixels is too small for an input of 32 x 32"):
         apply(zoo.Preprocessing(), (32, 32, 3), [pixels(40, 20, 3)])

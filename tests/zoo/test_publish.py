@@ -139,6 +139,10 @@ def test_several_seeds_have_a_mean_and_a_spread(run, own_home, tmp_path, write_r
     (tmp_path / "b" / "metrics.json").write_text(json.dumps(other))
     with pytest.raises(ValueError, match=r"another experiment.*epochs trained is 1, there 2"):
         zoo.add_entry([run.folder, tmp_path / "b"], "digits_net.three", tmp_path / "entries")
+    other["epochs"], other["sources"] = 2, {"teacher": "ab12"}
+    (tmp_path / "b" / "metrics.json").write_text(json.dumps(other))
+    with pytest.raises(ValueError, match=r"SHA-256 of the teacher is 'ab12', there None"):
+        zoo.add_entry([run.folder, tmp_path / "b"], "digits_net.three", tmp_path / "entries")
     with pytest.raises(ValueError, match="different seeds"):
         zoo.add_entry([run.folder, run.folder], "digits_net.three", tmp_path / "entries")
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 
 import numpy as np
 import pytest
@@ -44,6 +45,48 @@ def test_only_pretrained(published):
     trained = zoo.list_models("digits_net*", pretrained=True)
     assert published.name in trained and "digits_net.siman" not in trained
     assert published.name in zoo.list_models("digits_net*")
+
+
+def test_what_another_process_publishes_is_known_at_once(published, own_home):
+    entries = own_home / "entries"
+    assert "digits_net.later" not in zoo.list_models()
+    entries.mkdir(parents=True)
+    file = entries / "digits_net.later.json"
+
+    def publish(**changes):
+        values = dataclasses.replace(published, name="digits_net.later").to_dict()
+        file.write_text(json.dumps({**values, **changes}))
+        times[0] += 1
+        os.utime(file, ns=(times[0], times[0]))  # whatever the clock of the disk can tell apart
+
+    times = [file.parent.stat().st_mtime_ns]
+    publish()
+    assert zoo.entry("digits_net.later").description == published.description
+    publish(description="another one")
+    assert zoo.entry("digits_net.later").description == "another one"
+    file.unlink()
+    with pytest.raises(ValueError, match=r"no model 'digits_net\.later'"):
+        zoo.entry("digits_net.later")
+
+
+def test_an_entry_with_the_name_of_a_network(own_home):
+    known = zoo.entry("digits_net.fda")
+    own = dataclasses.replace(known, name="digits_net.own", network="DigitsNet", network_name=None)
+    zoo.register(own)
+    assert zoo.get("digits_net.own").output_shape == (None, 10)
+    with pytest.raises(ValueError, match="there is no 'DigitNet'"):
+        zoo.register(dataclasses.replace(own, name="digits_net.other", network="DigitNet"))
+
+
+@pytest.mark.parametrize("suffix", ["h5", "keras", "tflite"])
+def test_names_that_commands_take_for_files(published, suffix):
+    with pytest.raises(ValueError, match=r"`name`.*without a file's suffix"):
+        dataclasses.replace(published, name=f"digits_net.{suffix}")
+
+
+def test_names_of_as_many_classes_as_there_are(published):
+    with pytest.raises(ValueError, match=r"`classes`.*as many as `num_classes`, 10"):
+        dataclasses.replace(published, classes=("one", "two"))
 
 
 def test_an_unknown_name_lists_near_ones():

@@ -183,7 +183,9 @@ def test_the_folder_of_the_entry_comes_first(model, local, tmp_path):
 def test_a_damaged_file_is_not_used(model, local, content, message):
     local.mkdir(parents=True)
     (local / FILE).write_bytes(content)
-    with pytest.raises(WeightsError, match=f"{message}.*Delete it"):
+    with pytest.raises(WeightsError, match=f"{message}.*Delete it, and it is fetched again"):
+        _store.find(model("https://example.org"), "deployable")
+    with pytest.raises(WeightsError, match=f"{message}.*install larq-ext again"):
         _store.find(model(), "deployable")
 
 
