@@ -66,6 +66,7 @@ def train(
         experiment = get_experiment(experiment, **overrides)
     elif overrides:
         experiment = experiment.replace(**overrides)
+    experiment.check_use(overrides)
     return run_experiment(
         experiment, resume=resume, overwrite=overwrite, callbacks=callbacks, command=command
     )

@@ -12,6 +12,7 @@ import math
 import tensorflow as tf
 
 from larq_ext_recipes import _keras_cv
+from larq_ext_recipes._cutmix import cutmix
 from larq_ext_recipes._errors import UsageError
 from larq_ext_recipes._pipeline import Normalise, Row, Source
 
@@ -128,7 +129,7 @@ class Augmentation:
                     f"{field}={getattr(self, field)} is for RGB, and the images of {name} have "
                     f"{channels} channel: leave it out."
                 )
-        if self.randaugment is not None or self.mixes:
+        if self.randaugment is not None or self.mixup:
             _keras_cv.load()
 
     @property
@@ -298,8 +299,8 @@ class Augmentation:
             return tf.cond(
                 coin < 0.5,
                 lambda: _keras_cv.mixup(images, labels, key, self.mixup),
-                lambda: _keras_cv.cutmix(images, labels, key, self.cutmix),
+                lambda: cutmix(images, labels, key, self.cutmix),
             )
         if self.mixup:
             return _keras_cv.mixup(images, labels, key, self.mixup)
-        return _keras_cv.cutmix(images, labels, key, self.cutmix)
+        return cutmix(images, labels, key, self.cutmix)

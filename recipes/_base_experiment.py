@@ -6,7 +6,7 @@ Annotations are evaluated here: zookeeper reads the types of the fields from the
 import abc
 import math
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import tensorflow as tf
@@ -53,6 +53,12 @@ _LEAST = {
         ),
         0,
     ),
+}
+_IDLE_WITHOUT = {
+    "schedule=step": {"milestones", "step_factor"},
+    "quantizer_learning_rate": {"quantizer_milestones"},
+    "binary_optimizer=bop": {"bop_threshold", "bop_gamma"},
+    "a teacher": {"distillation", "temperature"},
 }
 _BELOW_ONE = ("momentum", "weight_average", "bop_gamma")
 
@@ -265,10 +271,15 @@ class BaseExperiment(abc.ABC):
             raise UsageError(
                 "binarize and first_step_epochs are for binarized networks: give a quantizer."
             )
-        if self.binary_optimizer == "bop" and self.quantizer == "siman":
+        if self.binary_optimizer == "bop" and (
+            self.quantizer != "ste_sign" or self.binarize == "inputs"
+        ):
+            # FDA's slope at 1 is below zero for n >= 15, learnable_scale's is zero, and a
+            # classifier's weights stop where they are sure; SiMaN's signs follow magnitudes.
             raise UsageError(
-                "Bop turns signs of latent weights, and SiMaN decides by their magnitudes: leave "
-                "binary_optimizer=bop out, or take another quantizer."
+                "Bop leaves latent weights at -1 and +1, where only the gradient of ste_sign is of "
+                "use: give quantizer=ste_sign and binarize=all, or leave binary_optimizer=bop out; "
+                f"received quantizer={self.quantizer} and binarize={self.binarize}."
             )
         if callable(self.optimizer) and (self.groups_of_optimizers or self.legacy_optimizer):
             raise UsageError(
@@ -293,6 +304,26 @@ class BaseExperiment(abc.ABC):
             value = getattr(self, field)
             if not math.isfinite(value) or value < lowest:
                 raise UsageError(f"{field} must be {lowest} or more, received {value}.")
+
+    def check_use(self, given: Iterable[str]) -> None:
+        """Refuses settings that were given and that another setting makes count for nothing.
+
+        # Arguments
+            given: Names of fields.
+        """
+        missing = {
+            "schedule=step": self.schedule != "step",
+            "quantizer_learning_rate": self.quantizer_learning_rate is None,
+            "binary_optimizer=bop": self.binary_optimizer != "bop",
+            "a teacher": self.teacher is None,
+        }
+        for needed, fields in _IDLE_WITHOUT.items():
+            idle = sorted(fields & set(given))
+            if idle and missing[needed]:
+                raise UsageError(
+                    f"{' and '.join(idle)} would do nothing without {needed}: give that too, or "
+                    "leave it out."
+                )
 
     def check_below_one(self, fields: tuple[str, ...]) -> None:
         """Refuses values of fields that are not at least 0 and below 1."""
@@ -410,6 +441,7 @@ class BaseExperiment(abc.ABC):
         try:
             return self.replace(
                 binarize="inputs",
+                binary_optimizer="same",  # there are no binary kernels yet
                 epochs=self.first_step_epochs,
                 first_step_epochs=0,
                 warmup_epochs=int(share * self.warmup_epochs),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -277,7 +278,11 @@ class Comparison:
                 curves[run.contender].append(run.curve())
         if not any(curves.values()):
             return True  # nothing to draw is no lack of matplotlib
-        return draw(self.picture, self.to_dict(), self.rows, curves)
+        try:
+            return draw(self.picture, self.to_dict(), self.rows, curves)
+        except Exception as error:  # a picture is not worth the table
+            warnings.warn(f"{self.picture} could not be drawn: {error}", stacklevel=2)
+            return True
 
     def describe(self) -> str:
         """The result as text: what was compared, the table, and what is to be known about it."""
@@ -293,11 +298,10 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """The content of `comparison.json`."""
-        network = self.base.network
         varied = ("quantizer", "seed", "output_dir")
         return {
             "experiment": self.base.name,
-            "network": network if isinstance(network, str) else network.__name__,
+            "network": self.base.to_dict()["network"].rpartition(".")[2],
             "dataset": self.base.dataset,
             "own_recipes": self.own_recipes,
             "seeds": self.seeds,

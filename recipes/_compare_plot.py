@@ -100,6 +100,8 @@ def _draw_error(
         if not runs:
             continue
         epochs = sorted(set.intersection(*(set(run) for run in runs)))
+        if not epochs:  # a log was deleted
+            continue
         errors = [[100 * (1 - run[epoch]) for run in runs] for epoch in epochs]
         means = [statistics.fmean(values) for values in errors]
         stds = [statistics.stdev(values) if len(values) > 1 else 0.0 for values in errors]
@@ -110,7 +112,7 @@ def _draw_error(
         high = [mean + std for mean, std in zip(means, stds, strict=True)]
         axes.fill_between(epochs, low, high, color=look["color"], alpha=0.15, lw=0)
         lowest, highest = min(lowest, *means), max(highest, *high)
-    if lowest > 0:
+    if 0 < lowest <= highest:
         axes.set_yscale("log")  # the differences are at the end, where errors are small
         axes.set_ylim(0.6 * lowest, 1.3 * highest)  # a band may reach down to zero
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -171,10 +171,10 @@ def call(
     receiver, sender = context.Pipe(duplex=False)
     arguments = (sender, messages, function, arguments, report is not None)
     process = context.Process(target=_serve, args=arguments, daemon=True)
-    process.start()
-    sender.close()  # so that the end of the process is the end of the pipe
     asked = False
     try:
+        process.start()  # in here: Ctrl-C ends the server that starts it, too
+        sender.close()  # so that the end of the process is the end of the pipe
         while True:
             if stop.received and not asked:
                 asked = True
@@ -188,17 +188,19 @@ def call(
                 return content
             else:
                 raise content
-    except EOFError:
-        process.join()
+    except (EOFError, ConnectionError):
+        if process.pid is not None:
+            process.join()
         if stop.received:
             raise TrainingInterrupted from None
         raise TrainingError(_last_words(process.exitcode, messages)) from None
     finally:
         receiver.close()
-        process.join(10)
-        if process.is_alive():  # only after an error here, such as a second Ctrl-C
-            process.kill()
-            process.join()
+        if process.pid is not None:
+            process.join(10)
+            if process.is_alive():  # only after an error here, such as a second Ctrl-C
+                process.kill()
+                process.join()
 
 
 def _serve(
@@ -211,6 +213,8 @@ def _serve(
     """The new process: calls the function and sends what came of it."""
     if hasattr(os, "setpgrp"):
         os.setpgrp()  # Ctrl-C goes to the parent alone, which asks once
+    # What ends a job sends SIGTERM to all its processes, and then the parent asks as well.
+    StopRequest.second_acts = False
 
     def report(*content: Any) -> None:
         try:

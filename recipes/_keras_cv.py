@@ -30,7 +30,7 @@ def load():
             import keras_cv
     except ImportError as error:
         raise UsageError(
-            f"randaugment, mixup and cutmix need keras-cv, which is not installed: type `{_PIP}`, "
+            f"randaugment and mixup need keras-cv, which is not installed: type `{_PIP}`, "
             "or leave them out."
         ) from error
     return keras_cv
@@ -81,20 +81,9 @@ def mixup(
     # Returns
         Images and labels of the same shapes.
     """
-    return _mix(load().layers.MixUp, images, labels, seed, alpha)
-
-
-def cutmix(
-    images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor, alpha: float
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Pastes a rectangle of another image of the batch into each; otherwise as `mixup`."""
-    return _mix(load().layers.CutMix, images, labels, seed, alpha)
-
-
-def _mix(layer, images, labels, seed, alpha):
+    layer = load().layers.MixUp(alpha)
     with _stateless_random(seed):
-        mixed = layer(alpha)({"images": images, "labels": labels})
-    # CutMix computes shares in float64.
+        mixed = layer({"images": images, "labels": labels})
     labels = tf.ensure_shape(tf.cast(mixed["labels"], tf.float32), labels.shape)
     return tf.ensure_shape(mixed["images"], images.shape), labels
 

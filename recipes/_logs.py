@@ -17,11 +17,11 @@ class EpochRecord:
 
     # Arguments
         epoch: Which epoch, from 1.
-        learning_rate: At the first step of the epoch.
+        learning_rate: At the first step of the epoch; of an optimizer of one's own, as it has it.
         loss: Mean training loss against the labels, with penalties of the network's own; without
             `weight_decay`, which is no loss, and without a teacher's share.
         accuracy: Training accuracy, with augmentation.
-        test_loss: Loss on the test (or held-out) images; `None` in epochs without evaluation.
+        test_loss: The same on the test (or held-out) images; `None` in epochs without evaluation.
         test_accuracy: Accuracy on them.
         seconds: Training time, without evaluation.
         images_per_second: Training images per second.
@@ -103,7 +103,7 @@ class TensorBoardLog:
             f"{evaluated}/accuracy": row.test_accuracy,
             "learning_rate": row.learning_rate,
             "images_per_second": row.images_per_second,
-            **{f"schedule/{name}": value for name, value in others.items()},
+            **{f"callbacks/{name}": value for name, value in others.items()},
         }
         with self._writer.as_default(step=row.epoch):
             for name, value in scalars.items():

@@ -67,7 +67,7 @@ class RunFolder:
         if resume:
             return self._check_same(self._content)
         self._to_clear = overwrite
-        if not overwrite and self.run.exists():
+        if not overwrite and any(path.exists() for path in self._marks):
             raise UsageError(
                 f"{self.path} already has a run: add --resume to continue it, --overwrite to "
                 "delete it and start again, or output_dir=FOLDER to keep both."
@@ -153,9 +153,14 @@ class RunFolder:
                 f"{'; '.join(differing)}. Give the old ones, or --overwrite to start again."
             )
 
+    @property
+    def _marks(self) -> tuple[pathlib.Path, ...]:
+        """What tells that there is a run, or a part of one, which must not become another's."""
+        return self.run, self.metrics, self.first_step / self.run.name
+
     def clear(self) -> None:
         """Deletes what a run wrote, and nothing else that someone may have put here."""
-        if not self.run.exists() and not saved(self.checkpoints):
+        if not any(path.exists() for path in self._marks) and not saved(self.checkpoints):
             return
         for path in (self.checkpoints, self.tensorboard, self.first_step):
             if path.exists():

@@ -8,8 +8,14 @@ from types import FrameType
 
 
 class StopRequest:
-    """Collects a signal inside a `with` block; a second one acts at once, as usual."""
+    """Collects a signal inside a `with` block; a second one acts at once, as usual.
 
+    # Attributes
+        second_acts: Whether it does, of the whole process. Where a signal comes from several
+            sides, such as a parent and a system that ends all of a job's processes, it must not.
+    """
+
+    second_acts = True
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
     def __init__(self) -> None:
@@ -26,7 +32,8 @@ class StopRequest:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number).name
-        self._restore()
+        if self.second_acts:
+            self._restore()
 
     def _restore(self) -> None:
         for name, handler in self._previous.items():

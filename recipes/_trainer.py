@@ -343,7 +343,10 @@ class _Trainer:
         return self.model.evaluate(batches, steps=self.test_steps, verbose=0, return_dict=True)
 
     def _learning_rate_at(self, epoch: int) -> float:
-        rate = float(self.learning_rate(epoch * self.data.steps_per_epoch))
+        rate = self.learning_rate
+        if callable(self.experiment.optimizer):  # which may take the schedule or leave it
+            rate = getattr(self.model.optimizer, "learning_rate", rate)
+        rate = float(rate(epoch * self.data.steps_per_epoch) if callable(rate) else rate)
         return float(f"{rate:.7g}")  # the digits that float32 has
 
     def _save(self) -> None:

@@ -21,7 +21,7 @@ class ResNet20FDA(Experiment):
     momentum = Field(0.9)  # paper
     epochs = Field(400)  # paper
     batch_size = Field(128)  # paper
-    weight_decay = Field(1e-4)  # paper; sparing the binary kernels is ours
+    weight_decay = Field(1e-4)  # paper; sparing binary kernels, norms, biases and PReLU is ours
     schedule = Field("cosine")  # third-party code; the paper does not say
 
 

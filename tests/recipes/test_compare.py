@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 import json
+import multiprocessing
 import os
 import pathlib
 import shutil
 import signal
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -158,6 +161,20 @@ def test_remaining_time(monkeypatch, capsys):
 # Plans.
 
 
+def test_a_network_without_a_name():
+    plan = Comparison(
+        "TinyCompared", network=functools.partial(tiny.tiny_network), methods=["fda"], seeds=1
+    )
+    assert "tiny_network" in plan.to_dict()["network"]
+
+
+def test_a_log_that_is_gone_is_no_end_of_the_table(tmp_path):
+    rows = [make_row()]
+    report = {"own_recipes": False, "experiment": "E", "network": "N", "dataset": "D", "seeds": [0]}
+    report |= {"trained_on": "1 image", "evaluated_on": "1 image"}
+    assert draw(tmp_path / "a.png", report, rows, {"fda": [{}]})
+
+
 def test_all_methods_and_floating_point():
     plan = Comparison("Digits", floating_point=True, seeds=2)
     assert list(plan.contenders) == [*lqx.quantizers.METHODS, "float"]
@@ -259,6 +276,25 @@ def test_processes_that_end_badly(tmp_path):
         assert "print(1 / 0)" in messages.read_text()
 
 
+def test_ctrl_c_while_the_server_of_processes_starts(monkeypatch):
+    # The server of processes gets it too, and is gone.
+    class Process:
+        pid = exitcode = None
+
+        def __init__(self, **arguments):
+            pass
+
+        def start(self):
+            raise EOFError
+
+    context = SimpleNamespace(Process=Process, Pipe=multiprocessing.Pipe)
+    monkeypatch.setattr(process, "_context", lambda: context)
+    with StopRequest() as stop:
+        stop.received = "SIGINT"
+        with pytest.raises(TrainingInterrupted):
+            process.call(divide, stop=stop)
+
+
 def test_what_cannot_be_sent_to_a_process(tmp_path):
     experiment = tiny_experiment(tmp_path, network=lambda **_: None)
     with pytest.raises(UsageError, match=r"cannot be sent to another process: .*lambda"):
@@ -289,8 +325,10 @@ class InterruptParent(tf.keras.callbacks.Callback):
         self.step += 1
         if self.step == 20:  # of 15 an epoch
             os.kill(self.parent, signal.SIGINT)
-            while signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:  # until it is asked to stop
+            request = signal.getsignal(signal.SIGTERM).__self__
+            while not request.received:  # until it is asked to stop
                 time.sleep(0.05)
+            os.kill(os.getpid(), signal.SIGTERM)  # by the system as well
 
 
 def unlucky_train(experiment, words, *, report):

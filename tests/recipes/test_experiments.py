@@ -10,6 +10,7 @@ import zookeeper
 from zookeeper import Field
 
 import larq_ext as lqx
+import larq_ext_recipes as recipes
 import larq_ext_zoo as zoo
 from larq_ext_recipes import Experiment, UsageError, get_experiment, list_experiments, register
 from larq_ext_recipes._overrides import split_words
@@ -86,7 +87,12 @@ def test_wrong_values_in_python(fda):
     [
         ({"quantizer": None, "first_step_epochs": 2}, "give a quantizer"),
         ({"optimizer": "adamw", "binary_optimizer": "bop"}, "need optimizer=sgd or adam"),
-        ({"quantizer": "siman", "binary_optimizer": "bop"}, "SiMaN decides by their magnitudes"),
+        ({"binary_optimizer": "bop"}, "only the gradient of ste_sign is of use.* quantizer=fda"),
+        ({"quantizer": None, "binary_optimizer": "bop"}, "received quantizer=None"),
+        (
+            {"quantizer": "ste_sign", "binary_optimizer": "bop", "binarize": "inputs"},
+            "binarize=inputs",
+        ),
         ({"optimizer": "adamw", "legacy_optimizer": True}, "no legacy adamw"),
     ],
 )
@@ -102,6 +108,20 @@ def test_settings_that_exclude_each_other(fda, changes, message):
 def test_wrong_words(words, message):
     with pytest.raises(UsageError, match=message):
         split_words(words)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"milestones": "3"}, "milestones would do nothing without schedule=step"),
+        ({"quantizer_milestones": "3"}, "without quantizer_learning_rate"),
+        ({"bop_gamma": "0.1"}, "bop_gamma would do nothing without binary_optimizer=bop"),
+        ({"temperature": "2", "distillation": "0.5"}, "distillation and temperature .* a teacher"),
+    ],
+)
+def test_settings_that_do_nothing_are_refused(tmp_path, given, message):
+    with pytest.raises(UsageError, match=message):
+        recipes.train("ResNet20FDA", output_dir=str(tmp_path), **given)
 
 
 def test_registry():

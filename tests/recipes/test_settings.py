@@ -29,7 +29,8 @@ def network():
 
 
 def optimizer(network, tmp_path, **settings):
-    experiment = tiny_experiment(tmp_path, epochs=10, quantizer="mlp_classifier", **settings)
+    settings = {"quantizer": "mlp_classifier", **settings}
+    experiment = tiny_experiment(tmp_path, epochs=10, **settings)
     return experiment.make_optimizer(network, experiment.make_learning_rate(7))
 
 
@@ -67,16 +68,10 @@ def test_optimizers(network, tmp_path):
 
 
 def test_optimizers_for_a_part(network, tmp_path):
-    cases = optimizer(
-        network,
-        tmp_path,
-        binary_optimizer="bop",
-        bop_threshold=0.25,
-        bop_gamma=0.125,
-        quantizer_learning_rate=0.5,
-        quantizer_milestones=(3,),
-    )
-    bop, of_quantizers, of_the_rest = cases.optimizers
+    rates = {"quantizer_learning_rate": 0.5, "quantizer_milestones": (3,)}
+    of_quantizers, of_the_rest = optimizer(network, tmp_path, **rates).optimizers
+    bops = {"binary_optimizer": "bop", "bop_threshold": 0.25, "bop_gamma": 0.125}
+    bop, _ = optimizer(network, tmp_path, quantizer="ste_sign", **bops).optimizers
     assert isinstance(bop, lq.optimizers.Bop)
     assert (bop.threshold, bop._get_hyper("gamma")) == (0.25, 0.125)
     assert [rate_at(of_quantizers, 7 * epoch) for epoch in (2, 3)] == pytest.approx([0.5, 0.05])

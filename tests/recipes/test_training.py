@@ -108,7 +108,7 @@ def test_tensorboard_has_curves_and_schedules(finished):
             for value in event.summary.value:
                 tags.setdefault(value.tag, []).append(event.step)
     assert tags["train/loss"] == tags["test/accuracy"] == tags["learning_rate"] == [1, 2]
-    assert tags["schedule/n"] == tags["schedule/alpha"] == [1, 2]
+    assert tags["callbacks/n"] == tags["callbacks/alpha"] == [1, 2]
 
 
 def test_model_has_latent_weights_and_no_optimizer(finished):
@@ -222,6 +222,33 @@ def test_existing_run_is_not_overwritten(finished):
         train(tiny_experiment(folder), resume=True, overwrite=True)
     assert (folder / "metrics.json").stat().st_mtime_ns == before
     assert train(tiny_experiment(folder), resume=True) == metrics  # finished: nothing to do
+
+
+def test_what_is_left_of_another_run_is_not_taken_for_this_one(finished, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    shutil.copy(finished[0] / "metrics.json", folder)
+    with pytest.raises(UsageError, match="already has a run"):
+        train(tiny_experiment(folder))
+    with pytest.raises(TrainingInterrupted):
+        train(tiny_experiment(folder), overwrite=True, callbacks=[SignalAt(3)])
+    assert not (folder / "metrics.json").exists()
+
+
+def test_the_final_loss_is_plain_cross_entropy(tmp_path):
+    settings = {"quantizer": "learnable_scale", "label_smoothing": 0.3, "epochs": 1}
+    metrics = train(tiny_experiment(tmp_path, **settings))
+    assert metrics["loss"] == pytest.approx(evaluate(tmp_path)["loss"], rel=1e-4)
+    objective = float(rows(tmp_path)[-1]["test_loss"])
+    assert abs(objective - metrics["loss"]) > 0.01
+
+
+def test_the_logged_rate_is_that_of_ones_own_optimizer(tmp_path):
+    def own(rate, model):
+        return tf.keras.optimizers.Adam(3e-4)
+
+    train(tiny_experiment(tmp_path, optimizer=own, epochs=1))
+    assert float(rows(tmp_path)[0]["learning_rate"]) == pytest.approx(3e-4)
 
 
 def test_resume_with_other_settings_is_refused(finished):
