@@ -62,7 +62,7 @@ def load_image(path: Path, channels: int, *, upright: bool = True) -> Any:
     # Arguments
         path: A file of any kind that Pillow reads; of several frames the first is taken.
         channels: 1 for grey, 3 for RGB.
-        upright: Whether it is turned as its EXIF data say.
+        upright: Whether it is turned as its EXIF data say; TIFF files always are.
 
     # Returns
         uint8 array `(rows, columns, channels)`.
@@ -80,6 +80,7 @@ def load_image(path: Path, channels: int, *, upright: bool = True) -> Any:
         raise ValueError("there is no such file")
     try:
         with Image.open(path) as opened:
+            opened.load()  # of TIFF files, Pillow turns the picture itself when it loads it
             image = opened
             turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
             if upright and turn is not None:

@@ -23,6 +23,9 @@ def no_operand(variable: tf.Variable, deployed: bool = True) -> tf.Variable:
     return variable
 
 
+_SPREADING = (tf.keras.layers.Conv1DTranspose, tf.keras.layers.Conv2DTranspose)
+
+
 class WeightProfile(lq.models.WeightProfile):
     """A weight in Larq's summary."""
 
@@ -47,7 +50,7 @@ class LayerProfile(lq.models.LayerProfile):
         """How many positions of an image each weight meets; `None` if its size is not known."""
         layer = self._layer
         # Inputs are spread over the outputs there, which are more.
-        spreads = isinstance(layer, tf.keras.layers.Conv2DTranspose)
+        spreads = isinstance(layer, _SPREADING)
         shape = getattr(layer, "input_shape", None) if spreads else self.output_shape
         if not shape or any(isinstance(size, (list, tuple)) for size in shape):
             return None

@@ -18,15 +18,7 @@ import tensorflow as tf
 from larq_ext._convolution import convolve, on_cpu
 from larq_ext._scope import quantized_scope
 from larq_ext._summary import no_operand
-from larq_ext.quantizers import (
-    FDA,
-    BinaryQuantizer,
-    LearnableScale,
-    MagnitudeClip,
-    MLPClassifier,
-    SiMaN,
-    method,
-)
+from larq_ext.quantizers import FDA, BinaryQuantizer, LearnableScale, MagnitudeClip, method
 from larq_ext.quantizers._base import RoleQuantizer
 from larq_ext.quantizers._sharing import join
 
@@ -34,14 +26,8 @@ __all__ = ["QuantConv2D", "QuantDense"]
 
 SCALES = ("learned", None)
 # Quantizers to 0 and something: 1 would be another value at the border.
-PLAIN_SIGNS = (lq.quantizers.SteSign, lq.quantizers.ApproxSign, lq.quantizers.SwishSign)
-PLAIN_SIGN_FUNCTIONS = (
-    lq.quantizers.ste_sign,
-    lq.quantizers.approx_sign,
-    lq.quantizers.swish_sign,
-    lq.math.sign,
-)
-ZERO_ONE_INPUTS = (LearnableScale, lq.quantizers.SteHeaviside, lq.quantizers.DoReFa)
+_ZERO_ONE = (LearnableScale, lq.quantizers.SteHeaviside, lq.quantizers.DoReFa)
+_ZERO_ONE_FUNCTIONS = (lq.quantizers.ste_heaviside,)
 
 
 @contextmanager
@@ -71,9 +57,14 @@ def _instance(quantizer):
     return quantizer() if isinstance(quantizer, type) else quantizer
 
 
-def _is_sign(quantizer: Any) -> bool:
-    ours = (FDA, MLPClassifier, SiMaN)
-    return isinstance(quantizer, (*ours, *PLAIN_SIGNS)) or quantizer in PLAIN_SIGN_FUNCTIONS
+def gives_zero_and_one(quantizer: Any) -> bool:
+    """Whether the values of a one-bit quantizer of inputs are 0 and another one, not two signs."""
+    if isinstance(quantizer, _ZERO_ONE) or quantizer in _ZERO_ONE_FUNCTIONS:
+        return True
+    try:
+        return isinstance(quantizer, BinaryQuantizer) and quantizer.input_form().zero_one
+    except AttributeError:  # somebody's own that knows it when it is built
+        return False
 
 
 class _MethodLayer(tf.keras.layers.Layer):
@@ -104,9 +95,9 @@ class _MethodLayer(tf.keras.layers.Layer):
         if input_quantizer is not None:
             input_quantizer = lq.quantizers.get(_instance(input_quantizer))
             several_bits = getattr(input_quantizer, "precision", 1) != 1
-            if several_bits or isinstance(input_quantizer, ZERO_ONE_INPUTS):
+            if several_bits or gives_zero_and_one(input_quantizer):
                 chosen["pad_values"] = 0.0
-            elif chosen and _is_sign(input_quantizer):  # of others the method's is left
+            elif chosen:
                 chosen["pad_values"] = 1.0
         input_quantizer = input_quantizer or chosen.get("input_quantizer")
         kernel_quantizer = kernel_quantizer or chosen.get("kernel_quantizer")

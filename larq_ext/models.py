@@ -18,14 +18,14 @@ import tensorflow as tf
 from larq_ext._rebuild import has_known_configuration, hidden_layers, obstacle
 from larq_ext._scope import quantized_scope
 from larq_ext._text import did_you_mean
-from larq_ext.deploy.bake import _KERNELS, _input_form, _is_binary
+from larq_ext.deploy.bake import _KERNELS, _is_binary
 from larq_ext.deploy.layers import BinaryConv2D
 from larq_ext.layers import (
-    ZERO_ONE_INPUTS,
     QuantConv2D,
     QuantDense,
     _instance,
     _without_constraint_warning,
+    gives_zero_and_one,
 )
 from larq_ext.quantizers import (
     METHODS,
@@ -338,6 +338,8 @@ class _Rebuild:
         # The name is right where both halves are the method's, if not all their settings.
         whole = all(changed.get(f"{role}_quantizer") for role in ("input", "kernel"))
         name = choice if isinstance(choice, str) else choice.get("quantizer")
+        if not changed:
+            whole, name = True, getattr(layer, "quantizer", None)
         return _SUCCESSORS[type(layer)](
             **{**config, **parts, **activation}, quantizer=name if whole else None
         )
@@ -414,10 +416,7 @@ def _kind(quantizer: Any) -> str:
     """What the values of an input are: `"float"`, `"signs"`, or `"bits"` of 0 and something."""
     if not _is_binary(quantizer):
         return "float"
-    if isinstance(quantizer, BinaryQuantizer):
-        return "bits" if isinstance(quantizer, ZERO_ONE_INPUTS) else "signs"
-    form = _input_form(quantizer)
-    return "bits" if form is not None and form.zero_one else "signs"
+    return "bits" if gives_zero_and_one(quantizer) else "signs"
 
 
 def _set_role(part: Any, role: str) -> None:

@@ -4,6 +4,7 @@ Annotations are evaluated here: zookeeper reads the types of the fields from the
 """
 
 import abc
+import functools
 import math
 import pathlib
 from collections.abc import Callable, Iterable, Mapping
@@ -470,6 +471,8 @@ class BaseExperiment(abc.ABC):
         """Name, description and all fields as JSON has them."""
         values = {"name": self.name, "description": self.description, **self.values()}
         for field, value in values.items():
+            while isinstance(value, functools.partial):
+                value = value.func
             if callable(value):
                 kind = type(value)
                 name = getattr(value, "__qualname__", kind.__qualname__)

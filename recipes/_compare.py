@@ -115,7 +115,10 @@ class Comparison:
                 "A comparison runs on one machine: strategy is one of none, mirrored and tpu, "
                 "received 'multiworker'."
             )
+        if not own_recipes:
+            self.base.check_use(overrides)
         self.own_recipes = own_recipes
+        self._facts: dict[str, Any] = {}
         self.seeds = _seeds(seeds)
         self.path = pathlib.Path(output_dir or f"runs/compare-{experiment.name}").expanduser()
         self.json = self.path / "comparison.json"

@@ -67,15 +67,15 @@ class RunFolder:
         if resume:
             return self._check_same(self._content)
         self._to_clear = overwrite
-        if not overwrite and any(path.exists() for path in self._marks):
+        if not overwrite and self.run.exists():
             raise UsageError(
                 f"{self.path} already has a run: add --resume to continue it, --overwrite to "
                 "delete it and start again, or output_dir=FOLDER to keep both."
             )
-        if not overwrite and saved(self.checkpoints):
+        if not overwrite and self._has_a_run:
             raise UsageError(
-                f"{self.path} has checkpoints of a run without its run.json: add --overwrite to "
-                "delete them, or output_dir=FOLDER to keep them."
+                f"{self.path} has checkpoints or numbers of a run without its run.json: add "
+                "--overwrite to delete them, or output_dir=FOLDER to keep them."
             )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -154,13 +154,14 @@ class RunFolder:
             )
 
     @property
-    def _marks(self) -> tuple[pathlib.Path, ...]:
-        """What tells that there is a run, or a part of one, which must not become another's."""
-        return self.run, self.metrics, self.first_step / self.run.name
+    def _has_a_run(self) -> bool:
+        """Whether there is a run, or a part of one, which must not be taken for another's."""
+        files = (self.run, self.metrics, self.first_step / self.run.name)
+        return any(file.exists() for file in files) or bool(saved(self.checkpoints))
 
     def clear(self) -> None:
         """Deletes what a run wrote, and nothing else that someone may have put here."""
-        if not any(path.exists() for path in self._marks) and not saved(self.checkpoints):
+        if not self._has_a_run:
             return
         for path in (self.checkpoints, self.tensorboard, self.first_step):
             if path.exists():

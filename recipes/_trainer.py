@@ -345,9 +345,9 @@ class _Trainer:
     def _learning_rate_at(self, epoch: int) -> float:
         rate = self.learning_rate
         if callable(self.experiment.optimizer):  # which may take the schedule or leave it
-            rate = getattr(self.model.optimizer, "learning_rate", rate)
-        rate = float(rate(epoch * self.data.steps_per_epoch) if callable(rate) else rate)
-        return float(f"{rate:.7g}")  # the digits that float32 has
+            rate = _rate_of(self.model.optimizer, rate)
+        rate = rate(epoch * self.data.steps_per_epoch) if callable(rate) else rate
+        return float(f"{float(tf.convert_to_tensor(rate)):.7g}")  # the digits that float32 has
 
     def _save(self) -> None:
         with _disk_errors(self.folder):
@@ -475,6 +475,15 @@ def _disk_errors(folder: RunFolder) -> Iterator[None]:
             f"Cannot write to {folder.path}: {str(error).splitlines()[0]}. Make room there, then "
             f"give the same command with --resume. {folder.describe_last()}"
         ) from error
+
+
+def _rate_of(optimizer: Any, otherwise: Any) -> Any:
+    """The learning rate or schedule of an optimizer; one of several optimizers has none."""
+    if isinstance(optimizer, lq.optimizers.CaseOptimizer):
+        return otherwise
+    if isinstance(optimizer, tf.keras.optimizers.legacy.Optimizer):
+        return optimizer._hyper.get("learning_rate", otherwise)
+    return getattr(optimizer, "_learning_rate", otherwise)
 
 
 class _Recorder(tf.keras.callbacks.Callback):

@@ -161,6 +161,13 @@ class Steps(lqx.quantizers.BinaryQuantizer):
         return lqx.quantizers.InputForm(zero_one=True)
 
 
+class Signs(lqx.quantizers.BinaryQuantizer):
+    alias = "signs"
+
+    def quantize(self, x, training):
+        return lq.math.sign(x)
+
+
 @pytest.mark.parametrize(
     ("inputs", "padding"),
     [
@@ -170,12 +177,12 @@ class Steps(lqx.quantizers.BinaryQuantizer):
         ("ste_heaviside", 0.0),
         (lq.quantizers.ste_heaviside, 0.0),
         (Steps(), 0.0),
+        (Signs(), 1.0),
     ],
 )
-def test_padding_is_of_the_inputs_values(inputs, padding):
-    layer = lqx.layers.QuantConv2D(
-        4, 3, padding="same", quantizer="learnable_scale", input_quantizer=inputs
-    )
+@pytest.mark.parametrize("method", ["learnable_scale", "fda"])
+def test_padding_is_of_the_inputs_values(inputs, padding, method):
+    layer = lqx.layers.QuantConv2D(4, 3, padding="same", quantizer=method, input_quantizer=inputs)
     assert layer.pad_values == padding
 
 

@@ -66,6 +66,8 @@ def test_transposed_convolutions_spread_their_inputs():
         for padding in ("same", "valid"):
             layer = kind(5, 4, strides=2, padding=padding, use_bias=False)
             assert macs(layer, shape=(6, 7, 3)) == 6 * 7 * 16 * 3 * 5
+    line = tf.keras.layers.Conv1DTranspose(5, 4, strides=2, use_bias=False)
+    assert macs(line, shape=(6, 3)) == 6 * 4 * 3 * 5
     transposed = kinds[1](
         5,
         4,

@@ -144,8 +144,8 @@ def apply(
         ValueError: if the images have another form, other channels or are too small.
     """
     height, width, channels = input_size
-    if channels == 1 and np.shape(images)[2:] == (1,):  # not so many images of one column
-        _checked(np.zeros((1, *np.shape(images))), channels)
+    if channels == 1 and getattr(images, "shape", ())[2:] == (1,):  # one image, not many columns
+        _checked(np.asarray(images)[None], channels)
     images = [_checked(image, channels) for image in images]
     if not images:
         return np.zeros((0, height, width, channels), np.float32)

@@ -138,8 +138,8 @@ def _entries() -> dict[str, Entry]:
             _FOLDERS[own] = files
     except (ValueError, OSError, RuntimeError) as error:
         # What is wrong with the user's folder must not keep them from the models of the package.
-        message = f"Your own models are left out until this is mended: {error}"
-        warnings.warn(message, stacklevel=3)
+        message = "Your own models are left out (or stay as they were) until this is mended"
+        warnings.warn(f"{message}: {error}", stacklevel=3)
     return _ENTRIES
 
 

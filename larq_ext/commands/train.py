@@ -67,8 +67,8 @@ def command(
         )
     if as_json:
         settings.setdefault("progress", "none")
-    chosen = recipes.get_experiment(experiment).replace(**settings)
-    metrics = recipes.train(chosen, resume=resume, overwrite=overwrite)
+    chosen = recipes.get_experiment(experiment)
+    metrics = recipes.train(chosen, resume=resume, overwrite=overwrite, **settings)
     if as_json:
         print_json(metrics)
 

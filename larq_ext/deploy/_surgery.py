@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from inspect import Parameter, signature
 from types import FunctionType
 from typing import Any
 
@@ -165,11 +166,23 @@ def _apart(layer, quantizer: Any) -> Any:
     if not has_state and quantizer.compute_dtype == "float32":
         return quantizer
     with _errors_name(layer):
-        own = derived_classes(quantizer, "keras", "tf_keras", "larq", "larq_ext")
-        settings, config = (any(n in vars(k) for k in own) for n in ("__init__", "get_config"))
-        if settings and not config:
-            raise TypeError(f"its {type(quantizer).__name__} has arguments, and no `get_config`.")
-        return type(quantizer).from_config(in_float32(quantizer.get_config()))
+        config = quantizer.get_config()
+        forgotten = sorted(_own_arguments(quantizer) - config.keys())
+        if forgotten:  # Keras finds that out for classes without any `get_config` only
+            raise TypeError(f"its {type(quantizer).__name__} does not name {forgotten} in it.")
+        return type(quantizer).from_config(in_float32(config))
+
+
+def _own_arguments(quantizer: Any) -> set[str]:
+    """What can be given to a class of somebody else's, as far as its signatures tell."""
+    named = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+    return {
+        name
+        for kind in derived_classes(quantizer, "keras", "tf_keras", "larq", "larq_ext")
+        if "__init__" in vars(kind)
+        for name, parameter in list(signature(vars(kind)["__init__"]).parameters.items())[1:]
+        if parameter.kind in named
+    }
 
 
 def nothing(layer) -> tf.keras.layers.Layer:

@@ -19,14 +19,9 @@ from larq_ext.deploy._surgery import configuration, made
 from larq_ext.deploy._transposed import BinaryConv2DTranspose, transposed_weights
 from larq_ext.deploy.errors import DeploymentError
 from larq_ext.deploy.layers import BinaryConv2D, BinaryDense, DeployedSign, deployed_weights
-from larq_ext.layers import (
-    PLAIN_SIGN_FUNCTIONS,
-    PLAIN_SIGNS,
-    QuantConv2D,
-    QuantDense,
-    _without_constraint_warning,
-)
+from larq_ext.layers import QuantConv2D, QuantDense, _without_constraint_warning
 from larq_ext.quantizers import BinaryQuantizer, InputForm, KernelForm, factor_kernel
+from larq_ext.quantizers._base import RoleQuantizer
 from larq_ext.quantizers._sharing import keep_apart
 
 # Which variable each quantizer of a Larq layer belongs to.
@@ -35,6 +30,13 @@ _KERNELS = {
     "depthwise_quantizer": "depthwise_kernel",
     "pointwise_quantizer": "pointwise_kernel",
 }
+_PLAIN_SIGNS = (lq.quantizers.SteSign, lq.quantizers.ApproxSign, lq.quantizers.SwishSign)
+_PLAIN_FUNCTIONS = (
+    lq.quantizers.ste_sign,
+    lq.quantizers.approx_sign,
+    lq.quantizers.swish_sign,
+    lq.math.sign,
+)
 _KNOWN_LAYERS = (
     lq.layers.QuantConv2D,
     lq.layers.QuantConv2DTranspose,
@@ -170,7 +172,7 @@ def _is_quantized(layer) -> bool:
 
 
 def _is_binary(quantizer) -> bool:
-    return getattr(quantizer, "precision", None) == 1 or quantizer in PLAIN_SIGN_FUNCTIONS
+    return getattr(quantizer, "precision", None) == 1 or quantizer in _PLAIN_FUNCTIONS
 
 
 def _constant_kernels(layer, config, quantizers):
@@ -196,7 +198,7 @@ def _constant_kernels(layer, config, quantizers):
 def _input_form(quantizer) -> InputForm | None:
     if isinstance(quantizer, BinaryQuantizer):
         return None if computes_otherwise(quantizer, "input_form") else quantizer.input_form()
-    if _is_one_of(quantizer, DeployedSign, *PLAIN_SIGNS) or quantizer in PLAIN_SIGN_FUNCTIONS:
+    if _is_one_of(quantizer, DeployedSign, *_PLAIN_SIGNS) or quantizer in _PLAIN_FUNCTIONS:
         return InputForm()
     if _is_one_of(quantizer, lq.quantizers.SteHeaviside):
         return InputForm(zero_one=True)
@@ -230,7 +232,9 @@ def _binary_parts(layer, without: Collection[str]) -> tuple[KernelForm, InputFor
         return "the Larq Compute Engine takes channels last: use data_format='channels_last'"
     if isinstance(layer, lq.layers.QuantDense) and any(len(s) != 2 for s in _input_shapes(layer)):
         return "QuantDense on inputs of more than two dimensions"
-    if isinstance(layer, lq.layers.QuantDense) and _activation_weights(layer):
+    # Those of our quantizers are the same for features and for images of one pixel.
+    ours = isinstance(getattr(layer, "activation", None), RoleQuantizer)
+    if isinstance(layer, lq.layers.QuantDense) and _activation_weights(layer) and not ours:
         return (
             f"its activation ({_name(layer.activation)}) has weights, for one row of features: "
             "make it a layer of its own"

@@ -303,6 +303,8 @@ def _watch_inputs(
             axis = 1 if getattr(layer, "data_format", None) == "channels_first" else -1
             counters[id(layer)] = BitCounter(axis, _is_zero_one(layer))
             stack.enter_context(_watched(layer, counters[id(layer)]))
+            for _, _, quantizer in _quantized_kernels(layer):
+                stack.enter_context(flips_unnoticed(quantizer))
         dtypes = [tensor.dtype for tensor in model.inputs or []] or [tf.float32] * len(arrays)
         for start in range(0, len(arrays[0]), _BATCH):
             batch = [

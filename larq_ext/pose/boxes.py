@@ -66,9 +66,10 @@ class BoxFile:
         """Height and width of the picture that the boxes are of, where annotations say it."""
         return self._sizes.get(image.name)
 
-    def by_number(self, image: Path) -> bool:
-        """Whether the picture's boxes are known by its number, not by the name of its file."""
-        return image.name not in self._boxes and self.image_id(image) in self._boxes
+    def known_by(self, image: Path) -> Any:
+        """What the picture's boxes are known by, its file's name or its number; else `None`."""
+        keys = (image.name, self.image_id(image))
+        return next((key for key in keys if key in self._boxes), None)
 
     def find(self, image: Path, number: int | None = None) -> Boxes:
         """The boxes of a picture.

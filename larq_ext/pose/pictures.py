@@ -97,10 +97,15 @@ def shared_numbers(pictures: Sequence[Path], boxes: BoxFile | None) -> list[str]
         if other == picture:
             continue
         sentence = f"{other} and {picture} have the same image_id, {number}"
-        if boxes is not None and boxes.by_number(picture) and boxes.by_number(other):
+        keys = [None if boxes is None else boxes.known_by(each) for each in (picture, other)]
+        if keys[0] is not None and keys[0] == keys[1]:
             raise ValueError(
-                f"{sentence}, and so the same boxes: give boxes by the names of the files, "
-                '{"file name": [[x, y, width, height]]}, or the pictures one after the other.'
+                f"{sentence}, and so the same boxes: give them one after the other"
+                + (
+                    "."
+                    if picture.name == other.name
+                    else ', or boxes by the names of files, {"NAME": [[x, y, width, height]]}.'
+                )
             )
         notes.append(sentence)
     return notes

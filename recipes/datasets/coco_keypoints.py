@@ -156,7 +156,11 @@ class PersonSplit:
     def _of_size(self, content: bytes, name: bytes, size: np.ndarray) -> bytes:
         from PIL import Image
 
-        found, (height, width) = Image.open(io.BytesIO(content)).size, size.tolist()
+        try:
+            found, (height, width) = Image.open(io.BytesIO(content)).size, size.tolist()
+        except OSError:
+            decode_or_name(content, name)
+            raise
         if found == (width, height):
             return content
         advice = "pictures and annotations must have the same size."

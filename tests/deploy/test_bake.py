@@ -681,14 +681,20 @@ class AboveWithConfig(Above):
         return {**super().get_config(), "threshold": self.threshold}
 
 
+class FewTerms(lqx.quantizers.FDA):
+    def __init__(self, n=5, **kwargs):
+        super().__init__(n=n, **kwargs)
+
+
 def test_derived_quantizers_keep_their_arguments_or_are_named():
     def network(quantizer):
         layer = lqx.layers.QuantConv2D(4, 3, input_quantizer=quantizer, name="conv")
         return one_layer(layer, (6, 6, 3))
 
-    model = network(AboveWithConfig(0.5))
-    assert difference(model, bake(model), (6, 6, 3)) < TOLERANCE
-    with pytest.raises(DeploymentError, match=r"'conv' .*its Above has arguments, and no `get_c"):
+    for quantizer in (AboveWithConfig(0.5), FewTerms(), FewTerms(4)):
+        model = network(quantizer)
+        assert difference(model, bake(model), (6, 6, 3)) < TOLERANCE
+    with pytest.raises(DeploymentError, match=r"'conv' .*its Above does not name \['threshold'\]"):
         bake(network(Above(0.5)))
 
 
@@ -711,6 +717,15 @@ def test_weights_of_a_dense_layers_activation_are_for_features():
     model = one_layer(layer, (6,))
     baked = bake(model)
     assert "make it a layer of its own" in float_reasons(baked)[layer.name]
+    assert difference(model, baked, (6,)) < TOLERANCE
+
+
+def test_quantizers_as_activations_of_dense_layers():
+    activation = lqx.quantizers.LearnableScale()
+    layer = lqx.layers.QuantDense(4, activation=activation, quantizer="learnable_scale")
+    model = one_layer(layer, (6,))
+    baked = bake(model)
+    check_binary(baked.layers[0])
     assert difference(model, baked, (6,)) < TOLERANCE
 
 

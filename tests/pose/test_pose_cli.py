@@ -170,6 +170,12 @@ def test_two_pictures_of_one_number(network_file, folder, tmp_path):
     result = run(network_file, folder / "a1.png", other, *boxes)
     assert result.exit_code == 2
     assert "the same image_id, 1, and so the same boxes: give" in result.stderr
+    (tmp_path / "b").mkdir()
+    again = tmp_path / "b" / "a1.png"
+    again.write_bytes(other.read_bytes())
+    (tmp_path / "boxes.json").write_text(json.dumps({"a1.png": [BOX]}))
+    result = run(network_file, folder / "a1.png", again, *boxes)
+    assert result.exit_code == 2 and "one after the other." in result.stderr
     (tmp_path / "boxes.json").write_text(json.dumps({"a1.png": [BOX], "c1.png": [BOX]}))
     assert run(network_file, folder / "a1.png", other, *boxes).exit_code == 0
 

@@ -7,12 +7,15 @@ import json
 
 import pytest
 import zookeeper
+from click.testing import CliRunner
 from zookeeper import Field
 
 import larq_ext as lqx
 import larq_ext_recipes as recipes
 import larq_ext_zoo as zoo
+from larq_ext.cli import main
 from larq_ext_recipes import Experiment, UsageError, get_experiment, list_experiments, register
+from larq_ext_recipes._compare import Comparison
 from larq_ext_recipes._overrides import split_words
 
 
@@ -86,7 +89,7 @@ def test_wrong_values_in_python(fda):
     ("changes", "message"),
     [
         ({"quantizer": None, "first_step_epochs": 2}, "give a quantizer"),
-        ({"optimizer": "adamw", "binary_optimizer": "bop"}, "need optimizer=sgd or adam"),
+        ({"optimizer": "adamw", "quantizer_learning_rate": 0.1}, "need optimizer=sgd or adam"),
         ({"binary_optimizer": "bop"}, "only the gradient of ste_sign is of use.* quantizer=fda"),
         ({"quantizer": None, "binary_optimizer": "bop"}, "received quantizer=None"),
         (
@@ -122,6 +125,12 @@ def test_wrong_words(words, message):
 def test_settings_that_do_nothing_are_refused(tmp_path, given, message):
     with pytest.raises(UsageError, match=message):
         recipes.train("ResNet20FDA", output_dir=str(tmp_path), **given)
+    if "quantizer_milestones" not in given:
+        with pytest.raises(UsageError, match=message):
+            Comparison("ResNet20FDA", **given)
+    words = [f"{field}={value}" for field, value in given.items()]
+    result = CliRunner().invoke(main, ["train", "ResNet20FDA", f"output_dir={tmp_path}", *words])
+    assert result.exit_code == 2 and "would do nothing without" in result.output
 
 
 def test_registry():

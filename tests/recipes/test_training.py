@@ -228,7 +228,7 @@ def test_what_is_left_of_another_run_is_not_taken_for_this_one(finished, tmp_pat
     folder = tmp_path / "run"
     folder.mkdir()
     shutil.copy(finished[0] / "metrics.json", folder)
-    with pytest.raises(UsageError, match="already has a run"):
+    with pytest.raises(UsageError, match=r"has checkpoints or numbers of a run without its run\.j"):
         train(tiny_experiment(folder))
     with pytest.raises(TrainingInterrupted):
         train(tiny_experiment(folder), overwrite=True, callbacks=[SignalAt(3)])

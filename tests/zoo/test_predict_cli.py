@@ -258,14 +258,15 @@ def test_modes_become_grey(tmp_path):
     )
 
 
+@pytest.mark.parametrize("name", ["image.png", "image.tif"])
 @pytest.mark.parametrize(
     ("orientation", "upright"),
     [(1, lambda x: x), (3, lambda x: x[::-1, ::-1]), (6, lambda x: np.rot90(x, -1))],
 )
-def test_a_rotated_photo_is_turned(tmp_path, orientation, upright):
+def test_a_rotated_photo_is_turned(tmp_path, orientation, upright, name):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    path = saved(tmp_path, Image.fromarray(COLOURS), exif=exif)
+    path = saved(tmp_path, Image.fromarray(COLOURS), name, exif=exif)
     np.testing.assert_array_equal(load_image(path, 3), upright(COLOURS))
 
 

@@ -170,6 +170,8 @@ def test_one_grey_image_is_not_many():
         zoo.preprocess("digits_net.fda", np.zeros((8, 8, 1)))
     assert zoo.preprocess("digits_net.fda", np.zeros((3, 8, 8))).shape == (3, 8, 8, 1)
     assert zoo.preprocess("digits_net.fda", [np.zeros((8, 8, 1))]).shape == (1, 8, 8, 1)
+    several = [np.zeros((8, 8)), np.zeros((10, 12))]
+    assert zoo.preprocess("digits_net.fda", several).shape == (2, 8, 8, 1)
 
 
 def test_an_image_too_small_to_be_cut():
