@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 import larq as lq
 import tensorflow as tf
 
+from larq_ext_recipes._errors import UsageError
+
 # The kernels a layer may have, and what Larq calls their quantizers.
 KERNELS = {
     "kernel": "kernel_quantizer",
@@ -65,16 +67,40 @@ def make_optimizer(
     cases = []
     if bop is not None:
         threshold, gamma = bop
-        cases.append((_is_one_of(binary_kernels(model)), lq.optimizers.Bop(threshold, gamma)))
+        cases.append(
+            (_is_one_of(binary_kernels(model), model), lq.optimizers.Bop(threshold, gamma))
+        )
     if of_quantizers:
         adam = tf.keras.optimizers.legacy.Adam(quantizer_rate)
-        cases.append((_is_one_of(of_quantizers), adam))
+        cases.append((_is_one_of(of_quantizers, model), adam))
     return lq.optimizers.CaseOptimizer(*cases, default_optimizer=network) if cases else network
 
 
-def _is_one_of(variables: Iterable[tf.Variable]) -> Callable[[tf.Variable], bool]:
-    names = {variable.name for variable in variables}
+def _is_one_of(
+    variables: Iterable[tf.Variable], model: tf.keras.Model
+) -> Callable[[tf.Variable], bool]:
+    names = own_names(variables, model)
     return lambda variable: variable.name in names
+
+
+def own_names(variables: Iterable[tf.Variable], model: tf.keras.Model) -> set[str]:
+    """The names that some variables of a network have and none of the others.
+
+    A strategy replaces variables by parts of its own; the names stay.
+
+    # Raises
+        UsageError: if others have one of them too, as in nested models.
+    """
+    chosen = {id(variable): variable.name for variable in variables}
+    others = {v.name for v in model.trainable_variables if id(v) not in chosen}
+    shared = sorted(others & set(chosen.values()))
+    if shared:
+        raise UsageError(
+            f"Several variables of {model.name} are named {', '.join(shared)}, and are to be "
+            "trained in different ways (weight decay, or an optimizer of their own): give their "
+            "layers different names."
+        )
+    return set(chosen.values())
 
 
 def create_variables(optimizer: tf.keras.optimizers.Optimizer, model: tf.keras.Model) -> None:

@@ -123,6 +123,8 @@ class RunFolder:
         ]
         if first["data"] != self._content["data"]:
             differing.append("the images or labels are not the same")
+        if first["sources"].get("teacher") != self._content["sources"].get("teacher"):
+            differing.append("the teacher is another model")
         if differing:
             raise UsageError(
                 f"Worker {placement.worker} cannot train with worker 0: {'; '.join(differing)}. "

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from larq_ext_recipes._errors import UsageError
+from larq_ext_recipes._optimizers import own_names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +54,7 @@ def with_step(network: tf.keras.Model, options: StepOptions) -> tf.keras.Model:
         return network
     model = TrainedModel(network.inputs, network.outputs, name=network.name)
     model.options = options
-    model.decayed = {variable.name for variable in options.decayed(network)}
+    model.decayed = own_names(options.decayed(network), network)
     return model
 
 

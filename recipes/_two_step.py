@@ -26,21 +26,23 @@ def drop_kernel_quantizers(model: tf.keras.Model) -> tf.keras.Model:
     # Returns
         A network with the same weights, except those that the kernel quantizers had.
     """
-
-    def with_real_kernel(layer: tf.keras.layers.Layer) -> tf.keras.layers.Layer:
-        config = layer.get_config()
-        quantizers = [name for name in KERNELS.values() if config.get(name)]
-        if not quantizers:
-            return layer.__class__.from_config(config)
-        constraints = [name.replace("quantizer", "constraint") for name in quantizers]
-        changed = dict.fromkeys([*quantizers, *constraints, "quantizer"])
-        return layer.__class__.from_config(
-            {key: changed.get(key, value) for key, value in config.items()}
-        )
-
-    real = tf.keras.models.clone_model(model, clone_function=with_real_kernel)
+    real = tf.keras.models.clone_model(model, clone_function=_with_real_kernel)
     _copy_weights(model, real)
     return real
+
+
+def _with_real_kernel(layer: tf.keras.layers.Layer) -> tf.keras.layers.Layer:
+    if isinstance(layer, tf.keras.Model):
+        return tf.keras.models.clone_model(layer, clone_function=_with_real_kernel)
+    config = layer.get_config()
+    quantizers = [name for name in KERNELS.values() if config.get(name)]
+    if not quantizers:
+        return layer.__class__.from_config(config)
+    constraints = [name.replace("quantizer", "constraint") for name in quantizers]
+    changed = dict.fromkeys([*quantizers, *constraints, "quantizer"])
+    return layer.__class__.from_config(
+        {key: changed.get(key, value) for key, value in config.items()}
+    )
 
 
 def load_initial_weights(model: tf.keras.Model, path: pathlib.Path) -> None:
@@ -115,10 +117,14 @@ def _copy_weights(source: tf.keras.Model, target: tf.keras.Model) -> tuple[int, 
         twin = names.get(layer.name)
         if not layer.weights:
             continue
-        if twin is None or not _copy_layer(twin, layer):
-            left.append(layer.name)
-        else:
+        if twin is not None and _copy_layer(twin, layer):
             copied += 1
+        elif isinstance(layer, tf.keras.Model) and isinstance(twin, tf.keras.Model):
+            inside, without = _copy_weights(twin, layer)
+            copied += inside
+            left += [f"{layer.name}/{name}" for name in without]
+        else:
+            left.append(layer.name)
     return copied, left
 
 

@@ -213,7 +213,7 @@ def test_without_pycocotools_the_error_is_what_to_type(monkeypatch):
 def test_perfect_results_on_real_persons():
     pytest.importorskip("pycocotools")
     if "LARQ_EXT_DATA" not in os.environ:
-        pytest.skip("needs real data: export LARQ_EXT_DATA=FOLDER with coco_person/ in it")
+        pytest.skip("needs real data: export LARQ_EXT_DATA=FOLDER, see CONTRIBUTING.md")
     path = pathlib.Path(os.environ["LARQ_EXT_DATA"]) / "coco_person/person_keypoints_eval.json.gz"
     persons = [a for a in scoring.read_json(path)["annotations"] if a["num_keypoints"]]
     keypoints = np.array([a["keypoints"] for a in persons], float).reshape(-1, 17, 3)

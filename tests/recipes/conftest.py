@@ -54,5 +54,5 @@ def synthetic_cifar10(official, tmp_path_factory):
 def real_data() -> pathlib.Path:
     """The folder of real test data."""
     if "LARQ_EXT_DATA" not in os.environ:
-        pytest.skip("needs real data: export LARQ_EXT_DATA=FOLDER with cifar10/ in it")
+        pytest.skip("needs real data: export LARQ_EXT_DATA=FOLDER, see CONTRIBUTING.md")
     return pathlib.Path(os.environ["LARQ_EXT_DATA"])

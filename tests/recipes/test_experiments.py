@@ -178,6 +178,18 @@ def test_settings_of_the_papers(network):
     assert siman.warmup_epochs == 5 and siman.decay_norm_and_bias
 
 
+def test_settings_of_the_papers_on_imagenet():
+    mlp, siman, fda = (
+        get_experiment(f"ResNet18{name}") for name in ("MLPClassifier", "SiMaN", "FDA")
+    )
+    assert (mlp.optimizer, mlp.learning_rate, mlp.schedule) == ("adam", 2.5e-3, "linear")
+    assert (mlp.epochs, mlp.batch_size, mlp.distillation, mlp.lighting) == (120, 256, 0.9, 0.1)
+    assert (mlp.quantizer_learning_rate, mlp.quantizer_milestones) == (1e-3, (69, 89, 99, 109))
+    assert (siman.epochs, siman.batch_size, siman.weight_decay) == (150, 512, 1e-4)
+    assert (siman.crop_scale, siman.crop_padding) == ((0.08, 1.25), 0)
+    assert (fda.optimizer, fda.learning_rate, fda.weight_decay) == ("adam", 1e-3, 0)
+
+
 def test_unknown_network(fda):
     from larq_ext_recipes.datasets import digits
 

@@ -8,6 +8,8 @@ import pytest
 import tensorflow as tf
 from tiny import tiny_experiment, tiny_network
 
+import larq_ext as lqx
+from larq_ext_recipes import UsageError
 from larq_ext_recipes._optimizers import (
     binary_kernels,
     create_variables,
@@ -165,6 +167,23 @@ def test_bop_and_a_rate_for_the_quantizers():
             assert 1e-5 < change < 0.011, variable.name  # Adam's first step is 0.01 at most
         else:
             assert change < 1e-6, variable.name
+
+
+def test_variables_of_one_name_that_are_trained_differently_are_refused():
+    parts = [
+        tf.keras.Sequential([tf.keras.Input((8, 8, 3)), layer])
+        for layer in (
+            lqx.layers.QuantConv2D(3, 3, quantizer="ste_sign", name="conv"),
+            tf.keras.layers.Conv2D(4, 3, name="conv"),
+        )
+    ]
+    image = tf.keras.Input((8, 8, 3))
+    model = tf.keras.Model(image, parts[1](parts[0](image)))
+    options = StepOptions(weight_decay=0.1, decayed=decayed_variables)
+    with pytest.raises(UsageError, match=r"named conv/kernel:0, and are to be trained"):
+        with_step(model, options)
+    with pytest.raises(UsageError, match="give their layers different names"):
+        make_optimizer("sgd", LearningRate(0.1, 10, 1), model, momentum=0.9, bop=(0.0, 0.9))
 
 
 def test_adamw_decays_only_what_may_decay():

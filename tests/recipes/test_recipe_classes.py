@@ -31,6 +31,32 @@ def load(folder: pathlib.Path) -> tf.keras.Model:
     return tf.keras.models.load_model(folder / "model.keras")
 
 
+@pytest.mark.parametrize("quantizer", ["ste_sign", "fda"])
+def test_nested_models_have_real_kernels_too(quantizer):
+    def network():
+        image = tf.keras.Input((8, 8, 1))
+        inner = tiny_network(input_shape=(8, 8, 1), num_classes=3, quantizer=quantizer)
+        return tf.keras.Model(image, inner(image))
+
+    model = network()
+    real = drop_kernel_quantizers(model)
+    one, other = (net.get_layer("tiny").get_layer("binary") for net in (model, real))
+    assert other.kernel_quantizer is None and other.input_quantizer is not None
+    for name in ("stem", "norm2", "logits"):
+        for a, b in zip(
+            model.get_layer("tiny").get_layer(name).get_weights(),
+            real.get_layer("tiny").get_layer(name).get_weights(),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(one.kernel, other.kernel)
+    other.kernel.assign(2.0 * other.kernel)
+    again = network()
+    take_over(real, again, "the first step")
+    found = again.get_layer("tiny").get_layer("binary").kernel
+    np.testing.assert_array_equal(found, other.kernel)
+
+
 @pytest.mark.parametrize("quantizer", ["fda", "learnable_scale", "siman", "mlp_classifier"])
 def test_the_first_step_has_real_kernels_and_the_second_starts_from_them(quantizer, tmp_path):
     model = tiny_network(input_shape=(8, 8, 1), num_classes=3, quantizer=quantizer)

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import larq as lq
 import numpy as np
@@ -222,6 +223,26 @@ def test_existing_run_is_not_overwritten(finished):
         train(tiny_experiment(folder), resume=True, overwrite=True)
     assert (folder / "metrics.json").stat().st_mtime_ns == before
     assert train(tiny_experiment(folder), resume=True) == metrics  # finished: nothing to do
+
+
+def test_workers_that_differ_are_named(tmp_path):
+    folder = RunFolder(tiny_experiment(tmp_path))
+    folder.start(tiny_experiment(tmp_path), "data", False, False)
+    own = json.loads(json.dumps(folder._content))
+    other = json.loads(json.dumps(own))
+    folder.check_agreement(SimpleNamespace(worker=1, from_chief=lambda value: own))
+    other["configuration"]["seed"] = 7
+    other["sources"]["teacher"] = "ab12"
+    other["data"] = "others"
+    with pytest.raises(UsageError) as error:
+        folder.check_agreement(SimpleNamespace(worker=1, from_chief=lambda value: other))
+    for part in (
+        "Worker 1 cannot train with worker 0",
+        "seed is 0 here, 7 there",
+        "the images or labels are not the same",
+        "the teacher is another model",
+    ):
+        assert part in str(error.value)
 
 
 def test_what_is_left_of_another_run_is_not_taken_for_this_one(finished, tmp_path):

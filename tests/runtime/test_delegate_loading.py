@@ -76,6 +76,7 @@ def test_every_kernel_computes_the_same(flatbuffer, x):
 
 
 def test_the_environment_chooses_where_the_argument_does_not(flatbuffer, monkeypatch):
+    monkeypatch.delenv("LARQ_EXT_KERNEL", raising=False)
     assert Interpreter(flatbuffer).kernel == available_kernels()[0]
     monkeypatch.setenv("LARQ_EXT_KERNEL", "portable")
     assert Interpreter(flatbuffer).kernel == "portable"
