@@ -75,6 +75,29 @@ def test_interrupted_and_resumed_is_uninterrupted(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"quantizer": "mlp_classifier", "optimizer": "adam", "quantizer_learning_rate": 1e-2},
+        {"quantizer": "ste_sign", "binary_optimizer": "bop", "bop_gamma": 0.1},
+    ],
+    ids=["the quantizers' own", "bop"],
+)
+def test_several_optimizers_go_on_where_they_were(tmp_path, settings):
+    settings |= {"learning_rate": 0.01, "epochs": 2}
+    train(tiny_experiment(tmp_path / "whole", **settings))
+    stopped = tiny_experiment(tmp_path / "stopped", **settings)
+    with pytest.raises(TrainingInterrupted):
+        train(stopped, callbacks=[SignalAt(20)])  # of 15 an epoch
+    train(stopped, resume=True)
+    one, two = (
+        tf.keras.models.load_model(tmp_path / run / "model.keras") for run in ("whole", "stopped")
+    )
+    for a, b in zip(one.weights, two.weights, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5, err_msg=a.name)
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A finished run and the metrics that were returned."""
