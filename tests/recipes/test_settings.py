@@ -176,7 +176,8 @@ def test_settings_that_would_do_nothing(tmp_path, settings, message):
 
 def test_a_function_without_a_name_is_a_setting_too(tmp_path):
     network = functools.partial(tiny_network)
-    assert "partial" in tiny_experiment(tmp_path, network=network).to_dict()["network"]
+    values = tiny_experiment(tmp_path, network=network).to_dict()
+    assert values["network"] == "tiny.tiny_network"
 
 
 def depthwise_network():
