@@ -11,8 +11,6 @@ IMAGENET_MEAN = tuple(255 * value for value in (0.485, 0.456, 0.406))
 IMAGENET_STD = tuple(255 * value for value in (0.229, 0.224, 0.225))
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-
-
 # What undoes an orientation in EXIF data, by the names of Pillow's methods.
 _UPRIGHT = {
     2: "FLIP_LEFT_RIGHT",
@@ -56,8 +54,7 @@ def pillow() -> Any:
 def load_image(path: Path, channels: int, *, upright: bool = True) -> Any:
     """Reads an image, in grey or RGB.
 
-    Transparency is dropped, palettes and other colour
-    models become RGB, 16 bits become 8.
+    Transparency is dropped, palettes and other colour models become RGB, 16 bits become 8.
 
     # Arguments
         path: A file of any kind that Pillow reads; of several frames the first is taken.

@@ -34,8 +34,12 @@ def obstacle(model: Any) -> str | None:
 
 def has_known_configuration(layer: Any) -> bool:
     """Whether Keras, Larq or we write its configuration, so that it is known what names mean."""
-    own = derived_classes(layer, "keras", "tf_keras", "larq", "larq_ext")
-    return not any("get_config" in vars(kind) for kind in own)
+    return not any("get_config" in vars(kind) for kind in foreign_classes(layer))
+
+
+def foreign_classes(instance: Any) -> list[type]:
+    """The classes of an instance that are of none of Keras, Larq and us."""
+    return derived_classes(instance, "keras", "tf_keras", "larq", "larq_ext")
 
 
 def derived_classes(instance: Any, *packages: str) -> list[type]:

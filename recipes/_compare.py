@@ -301,17 +301,19 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """The content of `comparison.json`."""
-        varied = ("quantizer", "seed", "output_dir")
+        configuration = self.base.to_dict()
+        for varied in ("quantizer", "seed", "output_dir"):
+            del configuration[varied]
         return {
             "experiment": self.base.name,
-            "network": self.base.to_dict()["network"].rpartition(".")[2],
+            "network": configuration["network"].rpartition(".")[2],
             "dataset": self.base.dataset,
             "own_recipes": self.own_recipes,
             "seeds": self.seeds,
             "finished": all(run.status == "finished" for run in self.runs),
             **self._facts,
             "methods": [dataclasses.asdict(row) for row in self.rows],
-            "configuration": {k: v for k, v in self.base.to_dict().items() if k not in varied},
+            "configuration": configuration,
             "runs": [run.to_dict() for run in self.runs],
         }
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from larq_ext._rebuild import derived_classes, has_known_configuration, set_weights
+from larq_ext._rebuild import foreign_classes, has_known_configuration, set_weights
 from larq_ext._scope import float32_policy
 from larq_ext.deploy._transposed import BinaryConv2DTranspose
 from larq_ext.deploy.errors import DeploymentError
@@ -178,7 +178,7 @@ def _own_arguments(quantizer: Any) -> set[str]:
     named = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
     return {
         name
-        for kind in derived_classes(quantizer, "keras", "tf_keras", "larq", "larq_ext")
+        for kind in foreign_classes(quantizer)
         if "__init__" in vars(kind)
         for name, parameter in list(signature(vars(kind)["__init__"]).parameters.items())[1:]
         if parameter.kind in named

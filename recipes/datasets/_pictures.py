@@ -220,13 +220,15 @@ def checked(content: tf.Tensor, name: tf.Tensor) -> tf.Tensor:
         decode_or_name(content, name)
         return content
 
-    def slowly() -> tf.Tensor:
-        # Not stateful: otherwise TensorFlow's deterministic mode would read one file at a time.
-        same = tf.numpy_function(check, [content, name], tf.string, stateful=False)
-        return tf.ensure_shape(same, [])
-
     length = tf.strings.length(content)
     sound = tf.constant(False)
     for end in _ENDS:
         sound |= tf.strings.substr(content, tf.maximum(length - len(end), 0), len(end)) == end
-    return tf.cond(sound, lambda: content, slowly)
+    return tf.cond(sound, lambda: content, lambda: slowly(check, content, name))
+
+
+def slowly(check: Callable[..., bytes], content: tf.Tensor, *others: tf.Tensor) -> tf.Tensor:
+    """The content, unchanged, after a function of Python's that may raise, in a graph."""
+    # Not stateful: otherwise TensorFlow's deterministic mode would read one file at a time.
+    same = tf.numpy_function(check, [content, *others], tf.string, stateful=False)
+    return tf.ensure_shape(same, [])

@@ -52,6 +52,7 @@ from larq_ext_recipes.datasets._pictures import (
     decode_all,
     decode_or_name,
     read_batches,
+    slowly,
 )
 
 INPUT_SIZE = (256, 192)
@@ -131,17 +132,15 @@ class PersonSplit:
         name = self.pictures.name(number)
         content = checked(self.pictures.fetch(number), name)
 
-        def slowly() -> tf.Tensor:
-            # Not stateful: otherwise TensorFlow's deterministic mode would read one at a time.
-            inputs = [content, name, size]
-            same = tf.numpy_function(self._of_size, inputs, tf.string, stateful=False)
-            return tf.ensure_shape(same, [])
-
         def found() -> tf.Tensor:
             return tf.cast(tf.io.extract_jpeg_shape(content)[:2], tf.float32)
 
         found_size = tf.cond(tf.io.is_jpeg(content), found, lambda: tf.zeros([2]))
-        return tf.cond(tf.reduce_all(found_size == size), lambda: content, slowly)
+        return tf.cond(
+            tf.reduce_all(found_size == size),
+            lambda: content,
+            lambda: slowly(self._of_size, content, name, size),
+        )
 
     def check_size(self, number: int) -> None:
         """Decodes a picture and looks at its size.

@@ -271,25 +271,19 @@ class Standardized(tf.keras.layers.Conv2D):
         return super().convolution_op(inputs, kernel - tf.reduce_mean(kernel))
 
 
-def test_classes_derived_from_a_convolution_are_left_alone(networks):
+@pytest.mark.parametrize(
+    "stem",
+    [
+        lambda: Standardized(32, 3, name="stem"),
+        lambda: tf.keras.layers.Conv2D(32, 3, activation=tf.keras.layers.PReLU(), name="stem"),
+    ],
+    ids=["of a derived class", "an activation with weights"],
+)
+def test_convolutions_that_compute_something_else_are_left_alone(networks, stem):
     model = tf.keras.Sequential(
         [
             tf.keras.Input((8, 8, 3)),
-            Standardized(32, 3, name="stem"),
-            networks.quant_conv(32),
-            tf.keras.layers.GlobalAveragePooling2D(),
-            tf.keras.layers.Dense(4, name="logits"),
-        ]
-    )
-    edged = int8_edges(model, np.ones((4, 8, 8, 3), "float32"))
-    assert [m.name for m in edged.layers if isinstance(m, Int8Conv2D)] == ["logits"]
-
-
-def test_activations_with_weights_stay_in_floats(networks):
-    model = tf.keras.Sequential(
-        [
-            tf.keras.Input((8, 8, 3)),
-            tf.keras.layers.Conv2D(32, 3, activation=tf.keras.layers.PReLU(), name="stem"),
+            stem(),
             networks.quant_conv(32),
             tf.keras.layers.GlobalAveragePooling2D(),
             tf.keras.layers.Dense(4, name="logits"),
