@@ -81,9 +81,10 @@ def mixup(
     # Returns
         Images and labels of the same shapes.
     """
-    layer = load().layers.MixUp(alpha)
+    layers = load().layers
     with _stateless_random(seed):
-        mixed = layer({"images": images, "labels": labels})
+        # In here: a layer asks for the global generator when it is made, and determinism has none.
+        mixed = layers.MixUp(alpha)({"images": images, "labels": labels})
     labels = tf.ensure_shape(tf.cast(mixed["labels"], tf.float32), labels.shape)
     return tf.ensure_shape(mixed["images"], images.shape), labels
 

@@ -205,6 +205,21 @@ def test_cutmix_is_that_of_the_paper():
 
 
 @pytest.mark.slow
+def test_mixup_needs_no_global_generator(monkeypatch):
+    """Which TensorFlow refuses where operations are deterministic."""
+    pytest.importorskip("keras_cv")
+
+    def refused():
+        raise RuntimeError("cannot be called if determinism is enabled")
+
+    monkeypatch.setattr(tf.random, "get_global_generator", refused)
+    images, labels = tf.random.normal([4, 6, 6, 3]), tf.eye(4)
+    mixed, shares = _keras_cv.mixup(images, labels, tf.constant([1, 2]), 1.0)
+    expected = tf.tensordot(shares, images, 1)
+    np.testing.assert_allclose(mixed, expected, atol=1e-5)
+
+
+@pytest.mark.slow
 def test_both_mixtures_take_turns():
     pytest.importorskip("keras_cv")
     images = np.repeat(np.eye(2, dtype=np.float32)[:, None, None, :], 4, 1).repeat(4, 2)
