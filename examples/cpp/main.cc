@@ -329,11 +329,13 @@ void Run(const Arguments& arguments) {
   Classifier classifier(arguments.model, arguments.threads, delegate.get());
   const Image expected = classifier.Expected();
   if (image.Size() != expected.Size()) {
+    const std::string size =
+        std::to_string(expected.width) + "x" + std::to_string(expected.height);
     throw Failure("'" + arguments.image + "' is " + image.Size() +
                   " (height, width, channels), the model takes " + expected.Size() +
-                  ": resize it, for instance with ImageMagick: convert photo.png -resize " +
-                  std::to_string(expected.width) + "x" + std::to_string(expected.height) +
-                  (expected.channels == 1 ? "! image.pgm" : "! image.ppm"));
+                  ": resize it, for instance with ImageMagick: convert photo.png -resize " + size +
+                  "^ -gravity center -extent " + size +
+                  (expected.channels == 1 ? " image.pgm" : " image.ppm"));
   }
   PrintClasses(classifier.Run(values), arguments.top);
   // The run above was the warm-up.

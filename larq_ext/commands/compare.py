@@ -67,7 +67,8 @@ def command(
       larq-ext compare Digits --list                   the runs that this would be
       larq-ext compare Digits epochs=10 --methods fda,siman,ste_sign --float --seeds 5
       larq-ext compare ResNet20SteSign data_dir=cifar-10-batches-bin holdout=5000
-      larq-ext compare ResNet20SteSign data_dir=cifar-10-batches-bin --own-recipes --resume
+      larq-ext compare ResNet20SteSign data_dir=cifar-10-batches-bin --own-recipes \\
+          --output-dir runs/own-recipes
     """
     import_library()
     import larq_ext_recipes as recipes

@@ -46,7 +46,7 @@ def command(
 
     \b
     Examples:
-      larq-ext demo --quantizer siman --output-dir /tmp/demo
+      larq-ext demo --quantizer siman --output-dir demo-siman
       larq-ext demo --pretrained
     """
     if pretrained:

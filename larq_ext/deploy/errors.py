@@ -37,7 +37,7 @@ def require_engine() -> None:
     raise DeploymentError(
         "Larq Compute Engine is not installed: type "
         "`pip install 'larq-compute-engine>=0.16,<0.17'`. "
-        f"It has no wheels for ARM Linux (this machine is {platform.machine()}): from another "
-        "machine convert and check on x86-64, and run the .tflite file with the engine's "
-        "prebuilt programs for ARM."
+        f"It has no wheels for ARM Linux (this machine is {platform.machine()}): there convert and "
+        "check on an x86-64 machine, and run the .tflite file with larq_ext.runtime, which does "
+        "not need it (docs/deploy.md)."
     )
