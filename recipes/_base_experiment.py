@@ -116,11 +116,13 @@ class BaseExperiment(abc.ABC):
         gradient_clip_norm: Norm that all gradients together may have, or `None`.
         weight_average: Decay per step of a moving average of all weights, which is evaluated and
             saved in the place of the last ones (0: none).
-        teacher: A model file, or the folder of a run, whose outputs are learned too.
+        teacher: A model file, the folder of a run, or the name of a trained model of the zoo, whose
+            outputs are learned too.
         distillation: Share of the teacher in the loss.
         first_step_epochs: Epochs of a first step with real kernels and binary inputs, whose weights
             the `epochs` of the second step, with its own schedule, start from (0: one step).
-        initial_weights: A model file, or the folder of a run, to start from; layers by name.
+        initial_weights: What to start from, named like a teacher. Layers are taken over by name and
+            shape, and start anew where these differ, as a classifier of other classes does.
         flip: Whether half of the images are mirrored.
         seed: Seed of initial weights, order and augmentation.
         deterministic: Use only operations that give the same bits every time; may be slower.
@@ -371,7 +373,7 @@ class BaseExperiment(abc.ABC):
             UsageError: if there is no such file or it fits no layer.
         """
         if self.initial_weights is not None:
-            load_initial_weights(model, pathlib.Path(self.initial_weights).expanduser())
+            load_initial_weights(model, self.initial_weights)
 
     @property
     def _options(self) -> dict[str, Any]:

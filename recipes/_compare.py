@@ -31,7 +31,7 @@ from larq_ext_recipes._names import unknown_name
 from larq_ext_recipes._registry import get_experiment, list_experiments
 from larq_ext_recipes._run_folder import RunFolder
 from larq_ext_recipes._signals import StopRequest
-from larq_ext_recipes._two_step import model_file
+from larq_ext_recipes._two_step import check_source
 from larq_ext_recipes.datasets import DatasetError
 
 FLOAT = "float"
@@ -157,10 +157,14 @@ class Comparison:
             if not same or (found.quantizer or FLOAT) not in methods:
                 continue
             found = found.replace(**overrides)
-            teacher = found.teacher
-            if teacher is not None and model_file(pathlib.Path(teacher).expanduser()) is None:
-                self.left_out.append(f"{name} is left out: its teacher {teacher} is not there yet.")
-                continue
+            if found.teacher is not None:
+                try:
+                    check_source(found.teacher)
+                except UsageError:
+                    self.left_out.append(
+                        f"{name} is left out: its teacher {found.teacher} is not there yet."
+                    )
+                    continue
             yield name, found
 
     @property

@@ -7,14 +7,13 @@ import shutil
 from collections.abc import Iterable
 from typing import Any
 
-from larq_ext._files import sha256_of
 from larq_ext_recipes._base_experiment import BaseExperiment
 from larq_ext_recipes._checkpoints import saved
 from larq_ext_recipes._environment import environment, hardware, versions
 from larq_ext_recipes._errors import UsageError
 from larq_ext_recipes._files import read_json, write_json
 from larq_ext_recipes._strategy import Placement
-from larq_ext_recipes._two_step import model_file
+from larq_ext_recipes._two_step import source_sha256
 
 
 class RunFolder:
@@ -177,10 +176,10 @@ def _sources(experiment: BaseExperiment) -> dict[str, str]:
     """SHA-256 of the models that the experiment is made with, of those that are there."""
     sums = {}
     for field in ("teacher", "initial_weights"):
-        path = getattr(experiment, field)
-        file = None if path is None else model_file(pathlib.Path(path).expanduser())
-        if file is not None and file.is_file():
-            sums[field] = sha256_of(file)
+        source = getattr(experiment, field)
+        sha256 = None if source is None else source_sha256(source)
+        if sha256 is not None:
+            sums[field] = sha256
     return sums
 
 

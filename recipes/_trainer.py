@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-import pathlib
 import sys
 import time
 import warnings
@@ -33,7 +32,7 @@ from larq_ext_recipes._run_folder import RunFolder
 from larq_ext_recipes._signals import StopRequest
 from larq_ext_recipes._strategy import Placement, place
 from larq_ext_recipes._training_step import StepOptions, with_step
-from larq_ext_recipes._two_step import load_run_model, take_over
+from larq_ext_recipes._two_step import load_source, take_over
 from larq_ext_recipes.datasets import Dataset
 
 Callbacks = Sequence[tf.keras.callbacks.Callback]
@@ -159,7 +158,7 @@ class _Trainer:
                 if first_step is None:
                     experiment.initialize(network)
                 else:
-                    take_over(load_run_model(folder.first_step), network, "The first step")
+                    take_over(load_source(folder.first_step), network, "The first step")
             self.model = with_step(network, self._step_options(network))
             self._compile()
             self.average = None
@@ -439,11 +438,11 @@ def _interrupted(signal: str | None, folder: RunFolder) -> TrainingInterrupted:
     )
 
 
-def load_teacher(path: str, network: tf.keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
+def load_teacher(source: str, network: tf.keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
     """Loads the model to learn from.
 
     # Arguments
-        path: A model file, or the folder of a run.
+        source: A model file, the folder of a run, or a trained model of the zoo.
         network: The network that learns.
 
     # Returns
@@ -452,11 +451,11 @@ def load_teacher(path: str, network: tf.keras.Model) -> Callable[[tf.Tensor], tf
     # Raises
         UsageError: if there is none, or its inputs or outputs have other shapes.
     """
-    teacher = load_run_model(pathlib.Path(path).expanduser())
+    teacher = load_source(source)
     shapes = network.input_shape, network.output_shape
     if (teacher.input_shape, teacher.output_shape) != shapes:
         raise UsageError(
-            f"The teacher {path} takes {teacher.input_shape} and gives {teacher.output_shape}; "
+            f"The teacher {source} takes {teacher.input_shape} and gives {teacher.output_shape}; "
             f"the network {network.name} needs {shapes[0]} and {shapes[1]}."
         )
     teacher.trainable = False

@@ -11,10 +11,12 @@ import warnings
 
 import tensorflow as tf
 
+from larq_ext._files import sha256_of
+from larq_ext._models_io import check_name, load_model, note_of
 from larq_ext_recipes._errors import UsageError
 from larq_ext_recipes._optimizers import KERNELS
 
-MODEL_FILE = "model.keras"
+Source = str | pathlib.Path
 
 
 def drop_kernel_quantizers(model: tf.keras.Model) -> tf.keras.Model:
@@ -45,24 +47,24 @@ def _with_real_kernel(layer: tf.keras.layers.Layer) -> tf.keras.layers.Layer:
     )
 
 
-def load_initial_weights(model: tf.keras.Model, path: pathlib.Path) -> None:
-    """Takes over the weights of a saved model, layer by layer of the same name.
+def load_initial_weights(model: tf.keras.Model, source: Source) -> None:
+    """Takes over the weights of another model, layer by layer of the same name.
 
-    Quantizers that the saved model does not have start from the kernels that it does have.
+    Quantizers that the other model does not have start from the kernels that it does have.
 
     # Arguments
         model: The network to change.
-        path: A model file or the folder of a run.
+        source: As in `load_source`.
 
     # Raises
-        UsageError: if there is no such file, or no layer of it fits.
+        UsageError: if there is no such model, or no layer of it fits.
     """
-    copied, left = _copy_weights(load_run_model(path), model)
+    copied, left = _copy_weights(load_source(source), model)
     if copied and left:
         warnings.warn(f"These layers keep their new weights: {', '.join(left)}.", stacklevel=2)
     if not copied:
         raise UsageError(
-            f"{path} is for another network: none of its layers has the name and the shapes of a "
+            f"{source} is for another network: none of its layers has the name and the shapes of a "
             f"layer of {model.name}."
         )
 
@@ -85,28 +87,55 @@ def take_over(source: tf.keras.Model, model: tf.keras.Model, name: str) -> None:
         )
 
 
-def load_run_model(path: pathlib.Path) -> tf.keras.Model:
-    """Loads a model from a file or from the folder of a run.
+def load_source(source: Source) -> tf.keras.Model:
+    """Loads a model to start from or to learn from, with its latent weights.
+
+    # Arguments
+        source: A model file, the folder of a finished run, or a trained model of the zoo by name.
 
     # Raises
         UsageError: if there is none, or it cannot be read.
     """
-    file = model_file(path)
-    if file is None:
-        raise UsageError(
-            f"There is no model {path}: give a .keras file, or the folder of a finished run."
-        )
+    check_source(source)
     try:
-        return tf.keras.models.load_model(file, compile=False)
-    except Exception as error:  # each format fails in ways of its own
-        raise UsageError(f"Cannot load a model from {file}: {error}") from error
+        # Layers without names of their own are then called as in the network of an experiment.
+        tf.keras.backend.reset_uids()
+        return load_model(pathlib.Path(source).expanduser(), form="training")
+    except (ValueError, OSError) as error:
+        raise UsageError(f"Cannot load {source}: {error}") from error
 
 
-def model_file(path: pathlib.Path) -> pathlib.Path | None:
-    """The model file, SavedModel folder, or the model in the folder of a finished run."""
-    if (path / MODEL_FILE).is_file():
-        return path / MODEL_FILE
-    return path if path.is_file() or (path / "saved_model.pb").is_file() else None
+def check_source(source: Source) -> None:
+    """Looks whether there is such a model, as far as that can be said without loading it.
+
+    # Raises
+        UsageError: if there is none.
+    """
+    try:
+        untrained = note_of(pathlib.Path(source).expanduser())
+    except (ValueError, OSError) as error:
+        raise UsageError(
+            f"There is no model {source}: {error} Give a .keras file, the folder of a finished "
+            "run, or a name that `larq-ext list --pretrained` shows."
+        ) from error
+    if untrained is not None:
+        raise UsageError(
+            f"{source} of the zoo has no trained weights: `larq-ext list --pretrained` shows what "
+            "has."
+        )
+
+
+def source_sha256(source: Source) -> str | None:
+    """SHA-256 of the file of such a model; `None` if there is none, or it is many files."""
+    import larq_ext_zoo as zoo
+
+    try:
+        path = check_name(pathlib.Path(source).expanduser())
+        if path is None:
+            return zoo.entry(str(source)).weights["training"].sha256
+        return sha256_of(path) if path.is_file() else None
+    except (ValueError, OSError, KeyError):
+        return None
 
 
 def _copy_weights(source: tf.keras.Model, target: tf.keras.Model) -> tuple[int, list[str]]:

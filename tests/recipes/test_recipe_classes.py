@@ -15,6 +15,7 @@ import tensorflow as tf
 from tiny import SignalAt, tiny_experiment, tiny_network
 
 import larq_ext as lqx
+import larq_ext_zoo as zoo
 from larq_ext_recipes import TrainingInterrupted, UsageError, train
 from larq_ext_recipes._averaging import WeightAverage
 from larq_ext_recipes._training_step import StepOptions, with_step
@@ -165,8 +166,39 @@ def test_initial_weights_of_another_network(tmp_path):
     with pytest.raises(UsageError, match=r"There is no model .*nope"):
         train(tiny_experiment(tmp_path, initial_weights=str(tmp_path / "nope")))
     (tmp_path / "broken.keras").write_text("no model")
-    with pytest.raises(UsageError, match=r"Cannot load a model from .*broken"):
+    with pytest.raises(UsageError, match=r"Cannot load .*broken"):
         train(tiny_experiment(tmp_path, initial_weights=str(tmp_path / "broken.keras")))
+
+
+def test_initial_weights_of_the_zoo():
+    """All of the trained network but the classifier, which is for other classes."""
+    tf.keras.layers.PReLU()  # moves the numbers of layers that have no name of their own
+    trained = zoo.get("resnet20.ste_sign_cifar10", form="training")
+    tf.keras.backend.reset_uids()  # as for the network of an experiment
+    model = zoo.ResNet20(quantizer="ste_sign", num_classes=7)
+    *kept, classifier = (layer for layer in model.layers if layer.weights)
+    start = classifier.get_weights()
+    tf.keras.layers.PReLU()
+    with pytest.warns(UserWarning, match=f"keep their new weights: {classifier.name}\\.$"):
+        load_initial_weights(model, "resnet20.ste_sign_cifar10")
+    *sources, _ = (layer for layer in trained.layers if layer.weights)
+    for source, layer in zip(sources, kept, strict=True):
+        for one, other in zip(source.get_weights(), layer.get_weights(), strict=True):
+            np.testing.assert_array_equal(one, other)
+    for one, other in zip(start, classifier.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.slow
+def test_a_run_from_a_model_of_the_zoo(tmp_path):
+    name = "digits_net.ste_sign_digits"
+    settings = {"network": "DigitsNet", "quantizer": "ste_sign", "learning_rate": 1e-5, "epochs": 1}
+    metrics = train(tiny_experiment(tmp_path, **settings, initial_weights=name, teacher=name))
+    weights = zoo.entry(name).weights["training"].sha256
+    assert metrics["sources"] == {"initial_weights": weights, "teacher": weights}
+    assert metrics["top1"] > 0.95
+    with pytest.raises(UsageError, match=r"digits_net\.fda of the zoo has no trained weights"):
+        train(tiny_experiment(tmp_path, teacher="digits_net.fda"), overwrite=True)
 
 
 @pytest.mark.slow
