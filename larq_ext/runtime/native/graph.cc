@@ -76,6 +76,10 @@ Activation AddActivation(const TfLiteNode* node) {
   return activation;
 }
 
+size_t SizeOf(TfLiteType type) {
+  return type == kTfLiteFloat32 || type == kTfLiteInt32 ? sizeof(float) : 1;
+}
+
 bool Holds(const TfLiteTensor& tensor, int64_t numbers) {
   return tensor.data != nullptr && tensor.bytes / 4 >= static_cast<size_t>(numbers);
 }
@@ -432,6 +436,10 @@ std::string Graph::Build(TfLiteContext* context, const TfLiteIntArray* indices,
     for (Step& step : ending[i]) steps_.push_back(std::move(step));
   }
   JoinPacking(&nodes);
+  for (const Step& step : steps_) {
+    for (int tensor : Inputs(step)) types_[tensor] = context->tensors[tensor].type;
+    for (int tensor : Outputs(step)) types_[tensor] = context->tensors[tensor].type;
+  }
   return "";
 }
 
@@ -749,16 +757,25 @@ void Graph::RunStep(TfLiteContext* context, Step* step) {
   }
 }
 
+// Other operators of the model may write the same tensors and resize them, or change their types:
+// the runtime allows it, and allocates what the last one asked for.
+bool Graph::IsAsPrepared(const TfLiteContext* context, int index, const Shape& shape) const {
+  const TfLiteTensor& tensor = context->tensors[index];
+  return tensor.data != nullptr && HasShape(tensor, shape) && tensor.type == types_.at(index) &&
+         tensor.bytes / SizeOf(tensor.type) >= static_cast<size_t>(NumberOfElements(shape));
+}
+
 std::string Graph::Invoke(TfLiteContext* context, std::vector<int64_t>* nanoseconds) {
   using Clock = std::chrono::steady_clock;
   for (const auto& input : input_shapes_) {
-    const TfLiteTensor& tensor = context->tensors[input.first];
-    if (tensor.data == nullptr || !HasShape(tensor, input.second)) {
-      return "an input has no data, or another shape than when tensors were allocated";
+    if (!IsAsPrepared(context, input.first, input.second)) {
+      return "an input has no data, or another shape or type than when tensors were allocated";
     }
   }
   for (int tensor : external_) {
-    if (context->tensors[tensor].data == nullptr) return "an output has no memory";
+    if (!IsAsPrepared(context, tensor, shapes_.at(tensor))) {
+      return "an output has no memory, or another shape or type than when tensors were allocated";
+    }
   }
   Clock::time_point start = nanoseconds == nullptr ? Clock::time_point() : Clock::now();
   for (size_t i = 0; i < steps_.size(); ++i) {

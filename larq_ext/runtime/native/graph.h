@@ -86,6 +86,7 @@ class Graph {
   void JoinPacking(std::vector<Node>* nodes);
   std::string InferShapes(TfLiteContext* context);
   void PlaceBuffers(TfLiteContext* context);
+  bool IsAsPrepared(const TfLiteContext* context, int tensor, const Shape& shape) const;
   std::vector<int> Inputs(const Step& step) const;
   std::vector<int> Outputs(const Step& step) const;
   void* Data(TfLiteContext* context, int tensor);
@@ -97,6 +98,7 @@ class Graph {
   std::vector<Step> steps_;
   std::set<int> external_;                // outputs of the partition
   std::map<int, std::vector<int>> users_;  // nodes that read a tensor
+  std::map<int, TfLiteType> types_;  // of what the steps read and write, as the model has them
   std::map<int, Shape> shapes_;
   std::map<int, Shape> input_shapes_;  // as they were when prepared
   std::map<int, Buffer> buffers_;

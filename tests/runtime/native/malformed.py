@@ -9,9 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from flatbuffers import flexbuffers
 from lce_models import ABSENT, SAME, Graph, conv_options, options, pool_options, words
+from tensorflow.lite.python import schema_py_generated as schema
 
 # ANY: may run or be refused, but must not crash.
 REFUSED, ANY, RUNS = "refused", "any", "runs"
+
+ADD, CAST, NEG = 0, 53, 59  # builtin operators
 
 HUGE = [2**31 - 1, 2**31, 2**32 + 1, 2**63 - 1, -(2**31), -(2**63)]
 
@@ -368,12 +371,54 @@ def shared_outputs() -> Iterator[Malformed]:
     graph.operators[-1].outputs = [packed]
     yield Malformed("an input is overwritten after it was read", graph.build(outputs))
 
+    for bits, small in [((1, 64, 64, 8), (1, 1, 1, 1)), ((1, 64, 64, 8), (1, 64, 64, 1))]:
+        graph = Graph()
+        large, other = graph.input((1, 64, 64, 256)), graph.input(small, "int32")
+        packed, copy = graph.quantize(large), graph.tensor(bits, "float32")
+        graph.builtin(CAST, [packed], [copy])
+        graph.builtin(NEG, [other], [packed])
+        yield Malformed(f"the runtime makes an output smaller: {small}", graph.build([copy]))
+
+    graph = Graph()
+    large = graph.input((1, 64, 64, 256))
+    packed, copy = graph.quantize(large), graph.tensor((1, 64, 64, 8), "float32")
+    graph.builtin(CAST, [packed], [copy])
+    graph.quantize(copy)
+    graph.operators[-1].outputs = [packed]
+    numbers = graph.tensor((1, 64, 64, 1), "float32")
+    graph.builtin(CAST, [packed], [numbers])
+    yield Malformed("two partitions write one tensor", graph.build([copy, numbers]), ANY)
+
     graph = Graph()
     x, y = graph.input((1, 4, 4, 32)), graph.input((1, 4, 4, 32))
     numbers = graph.dequantize(graph.quantize(x), 32)
     graph.add(numbers, y)
     graph.operators[-1].outputs = [ABSENT]
     yield Malformed("a sum without an output", graph.build([numbers]), ANY)
+
+
+def changed_inputs() -> Iterator[Malformed]:
+    """Inputs of which the file says more than there is."""
+    graph = Graph()
+    x, y = (graph.input((1, 64, 64, 64), "int8", scale=1.0) for _ in range(2))
+    total = graph.tensor((1, 64, 64, 64), "float32", scale=1.0)
+    graph.builtin(ADD, [x, y], [total])
+    bits = graph.quantize(total)
+    yield Malformed("the runtime makes bytes of an input", graph.build([bits]))
+
+    graph = Graph()
+    sparse = graph.constant(np.zeros(1, np.float32))
+    shape = [1, 256, 512, 64]
+    graph.tensors[sparse].shape = shape
+    graph.tensors[sparse].sparsity = schema.SparsityParametersT()
+    graph.tensors[sparse].sparsity.traversalOrder = list(range(4))
+    graph.tensors[sparse].sparsity.dimMetadata = []
+    for size in shape:
+        dimension = schema.DimensionMetadataT()
+        dimension.denseSize = size
+        graph.tensors[sparse].sparsity.dimMetadata.append(dimension)
+    bits = graph.quantize(sparse)
+    yield Malformed("a sparse constant", graph.build([bits]))
 
 
 def _after_conv() -> tuple[Graph, int]:
@@ -410,5 +455,6 @@ def all_malformed() -> list[Malformed]:
         *constant_outputs(),
         *wrong_neighbours(),
         *shared_outputs(),
+        *changed_inputs(),
         *flipped_bytes(300),
     ]
