@@ -99,7 +99,7 @@ def _spread(spread, digits: int) -> str:
 
 
 def _milliseconds(row) -> str:
-    return _spread(row.seconds.times(1e3), 3)
+    return "" if row.seconds is None else _spread(row.seconds.times(1e3), 3)
 
 
 def _ratio(row) -> str:

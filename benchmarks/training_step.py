@@ -127,13 +127,15 @@ def main() -> None:
                 steps[name]()
                 times[name].append(time.perf_counter() - start)
 
+    from larq_ext.benchmark._timing import Spread
+
     base = None if options.no_memory else peak_memory(None, options.batch_size)
     results = {}
     for name in names:
-        quartiles = statistics.quantiles(times[name], n=4)
+        spread = Spread.of(times[name])
         results[name] = {
-            "milliseconds": 1000 * statistics.median(times[name]),
-            "quartiles": [1000 * quartiles[0], 1000 * quartiles[2]],
+            "milliseconds": 1000 * spread.median,
+            "quartiles": [1000 * spread.low, 1000 * spread.high],
             "ratio": statistics.median(times[name]) / statistics.median(times[BASELINE]),
             "peak_mb": None if base is None else peak_memory(name, options.batch_size) - base,
         }

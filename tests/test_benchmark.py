@@ -130,8 +130,12 @@ def test_wrong_arguments_name_the_right_ones(tiny, monkeypatch):
         benchmark(tiny.model, tiny.flatbuffer, against=["lce", "fast"])
     with pytest.raises(ValueError, match="pass a model, a converted file, or both"):
         benchmark()
+    with pytest.raises(ValueError, match="pass a model, a converted file, or both"):
+        benchmark(num_threads=np.int64(1))
     with pytest.raises(ValueError, match="at least 1"):
         benchmark(tiny.model, num_threads=0)
+    with pytest.raises(ValueError, match="not True"):
+        benchmark(tiny.model, num_threads=[1, True])
     monkeypatch.setattr(_native, "available_kernels", lambda: ("avx2", "portable"))
     with pytest.raises(ValueError, match=r"'mmx': choose from auto, avx2, portable\."):
         benchmark(tiny.model, tiny.flatbuffer, kernel="mmx")

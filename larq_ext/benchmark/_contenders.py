@@ -134,6 +134,6 @@ def _add_tensor(model: Any, info: TensorInfo, constant: bool) -> int:
     if constant:
         tensor.buffer = len(model.buffers)
         model.buffers.append(schema.BufferT())
-        model.buffers[-1].data = np.zeros(info.shape, info.dtype).view(np.uint8).ravel()
+        model.buffers[-1].data = np.zeros(info.shape, info.dtype).ravel().view(np.uint8)
     tensors.append(tensor)
     return len(tensors) - 1

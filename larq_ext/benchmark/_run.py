@@ -28,7 +28,7 @@ from larq_ext.deploy._flatbuffer import read_graph
 from larq_ext.deploy._macs import macs_of
 from larq_ext.deploy.convert import convert
 from larq_ext.runtime import EngineError
-from larq_ext.runtime.delegate import chosen_kernel
+from larq_ext.runtime.delegate import checked_threads, chosen_kernel
 
 DEFAULT_ROUNDS = 30
 _PAUSE = 0.05
@@ -72,9 +72,10 @@ def benchmark(
         ValueError: if a contender or kernel is unknown or needs the model, or if none can run.
         DeploymentError: if the model cannot be converted.
     """
-    threads = (num_threads,) if isinstance(num_threads, int) else tuple(num_threads)
-    if rounds < 1 or not threads or min(threads) < 1:
-        raise ValueError("rounds and num_threads must be at least 1.")
+    several = num_threads if isinstance(num_threads, Sequence) else [num_threads]
+    threads = tuple(map(checked_threads, several))
+    if rounds < 1 or not threads:
+        raise ValueError("rounds must be at least 1, and num_threads name one number or several.")
     opponents = _opponents(against, model is not None)
     reason = _native_missing(kernel)
     conditions = machine()  # before our own work loads it

@@ -14,7 +14,9 @@ from typing import Any
 from larq_ext.runtime.errors import EngineError
 
 _LIBRARY = Path(__file__).parent / "liblarq_ext_delegate.so"
-_MAX_THREADS = 256  # of the library; more would not help
+# Of the library; more would not help, and TensorFlow Lite waits for ever for threads that the
+# system does not give it.
+_MAX_THREADS = 256
 _VARIABLE = "LARQ_EXT_KERNEL"
 
 
@@ -65,8 +67,8 @@ def load_delegate(
     ```
 
     # Arguments
-        num_threads: the number of threads for the binary operators, at least 1. The interpreter's
-            own number counts for the others.
+        num_threads: the number of threads for the binary operators, from 1 to 256 (more count as
+            256). The interpreter's own number counts for the others.
         kernel: one of `available_kernels()`; `"auto"` takes the one that the environment variable
             `LARQ_EXT_KERNEL` names, or else the fastest.
         profile: whether to measure the time of each operator.
@@ -82,7 +84,7 @@ def load_delegate(
         ValueError: if an argument is wrong, or the CPU cannot run the kernel.
     """
     options = {
-        "num_threads": min(checked_threads(num_threads), _MAX_THREADS),
+        "num_threads": checked_threads(num_threads),
         "kernel": kernel,
         "profile": int(profile),
     }
@@ -120,11 +122,11 @@ def chosen_kernel(kernel: str) -> str:
 
 
 def checked_threads(num_threads: Any) -> int:
-    """Returns a number of threads, or raises a `ValueError` if it is none."""
+    """Returns a number of threads that engines take, or raises a `ValueError` if it is none."""
     # NumPy's integers are as good as Python's.
     if isinstance(num_threads, bool) or not isinstance(num_threads, Integral) or num_threads < 1:
         raise ValueError(f"num_threads must be an integer of at least 1, not {num_threads!r}.")
-    return int(num_threads)
+    return min(int(num_threads), _MAX_THREADS)
 
 
 def _is_installed(package: str) -> bool:

@@ -142,7 +142,10 @@ class Interpreter:
             for result, output in zip(results, outputs, strict=True):
                 result.append(output)
         arrays = [
-            np.concatenate(result) if result else np.empty((0, *info.shape[1:]), info.dtype)
+            # An output without dimensions has one value for each piece.
+            np.concatenate([np.atleast_1d(piece) for piece in result])
+            if result
+            else np.empty((0, *info.shape[1:]), info.dtype)
             for result, info in zip(results, self._engine.outputs, strict=True)
         ]
         return arrays[0] if len(arrays) == 1 else arrays

@@ -101,6 +101,12 @@ def test_threads_are_checked(flatbuffer, threads):
         Interpreter(flatbuffer, num_threads=threads)
 
 
+def test_more_threads_than_engines_take(flatbuffer, engine, model, x):
+    """TensorFlow Lite would wait for ever for threads that the system does not give it."""
+    result = Interpreter(flatbuffer, num_threads=2**40, engine=engine).predict(x)
+    np.testing.assert_array_equal(result, model.predict(x, verbose=0))
+
+
 def test_several_inputs_and_outputs(pair, x):
     model, interpreter = pair
     inputs = [x, -x[::-1]]
@@ -290,6 +296,16 @@ def test_a_model_without_a_batch_is_refused(engine):
     )
     with pytest.raises(ValueError, match="no input with a batch dimension"):
         Interpreter(scalar.convert(), engine=engine)
+
+
+def test_an_output_without_dimensions(engine):
+    spec = tf.TensorSpec((1, 3), tf.float32)
+    total = tf.function(lambda x: tf.reduce_sum(x)).get_concrete_function(spec)
+    file = tf.lite.TFLiteConverter.from_concrete_functions([total]).convert()
+    samples = np.arange(12, dtype=np.float32).reshape(4, 3)
+    interpreter = Interpreter(file, engine=engine)
+    np.testing.assert_array_equal(interpreter.predict(samples), samples.sum(1))
+    assert interpreter.predict(samples[:0]).shape == (0,)
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["resizable", "fixed"])
