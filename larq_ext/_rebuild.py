@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import Parameter, signature
 from itertools import takewhile
 from typing import Any
 
@@ -35,6 +36,33 @@ def obstacle(model: Any) -> str | None:
 def has_known_configuration(layer: Any) -> bool:
     """Whether Keras, Larq or we write its configuration, so that it is known what names mean."""
     return not any("get_config" in vars(kind) for kind in foreign_classes(layer))
+
+
+def complete_configuration(part: Any) -> dict[str, Any]:
+    """The configuration of a quantizer or constraint.
+
+    # Raises
+        TypeError: if it lacks arguments of its class, which would be lost. Keras finds that out
+            for classes without any `get_config` only.
+    """
+    config = part.get_config()
+    # Ours name these only where they are set.
+    forgotten = sorted(_own_arguments(part) - config.keys() - {"metrics", "sharing"})
+    if forgotten:
+        raise TypeError(f"{type(part).__name__} does not name {forgotten} in its `get_config`.")
+    return config
+
+
+def _own_arguments(part: Any) -> set[str]:
+    """What can be given to a class of somebody else's, as far as its signatures tell."""
+    named = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+    return {
+        name
+        for kind in foreign_classes(part)
+        if "__init__" in vars(kind)
+        for name, parameter in list(signature(vars(kind)["__init__"]).parameters.items())[1:]
+        if parameter.kind in named
+    }
 
 
 def foreign_classes(instance: Any) -> list[type]:

@@ -31,9 +31,22 @@ def quantized_scope(quantize: bool | None = None) -> Iterator[None]:
 
 
 @contextmanager
+def dtype_policy(policy: Any) -> Iterator[None]:
+    """Makes layers of a policy, whatever that of Keras is, which is the process's: one at a time.
+
+    `None` leaves it as it is.
+    """
+    if policy is None:
+        yield
+    else:
+        with _policy, policy_scope(policy):
+            yield
+
+
+@contextmanager
 def float32_policy() -> Iterator[None]:
-    """Makes layers in float32, whatever Keras' policy is: that of the process, so one at a time."""
-    with _policy, policy_scope("float32"):
+    """Makes layers in float32."""
+    with dtype_policy("float32"):
         yield
 
 

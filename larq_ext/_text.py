@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
@@ -56,3 +57,12 @@ def read_option(text: str) -> Any:
         except ValueError:
             pass
     return text
+
+
+def for_json(values: Any) -> Any:
+    """Plain values with words for numbers that are not finite, which JSON does not have."""
+    if isinstance(values, dict):
+        return {name: for_json(value) for name, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [for_json(value) for value in values]
+    return str(values) if isinstance(values, float) and not math.isfinite(values) else values

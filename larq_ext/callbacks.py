@@ -88,6 +88,10 @@ class QuantizerScheduler(tf.keras.callbacks.Callback):
             # Not counted here: `steps_per_execution` makes several updates in one call.
             self._set(_updates(self.model.optimizer))
 
+    def _implements_train_batch_hooks(self):
+        # Keras would wait for each step to end, and some strategies allow none.
+        return self.by == "step"
+
     def on_epoch_end(self, epoch, logs=None):
         if logs is not None:
             target = self._targets[0]

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from larq_ext._convolution import convolve, on_cpu
-from larq_ext._scope import quantized_scope
+from larq_ext._scope import dtype_policy, quantized_scope
 from larq_ext._summary import no_operand
 from larq_ext.quantizers import FDA, BinaryQuantizer, LearnableScale, MagnitudeClip, method
 from larq_ext.quantizers._base import RoleQuantizer
@@ -80,7 +80,10 @@ class _MethodLayer(tf.keras.layers.Layer):
         kernel_constraint="method",
         **kwargs,
     ):
-        chosen = {} if quantizer is None else method(quantizer).arguments()
+        # Larq's quantizers cast to their own type. In a configuration they have it written down.
+        dtype = kwargs.get("dtype")
+        with dtype_policy(None if isinstance(dtype, dict) else dtype):
+            chosen = {} if quantizer is None else method(quantizer).arguments()
         self.quantizer = quantizer
         self.scale_mode = chosen.get("scale") if scale == "method" else scale
         if self.scale_mode not in SCALES:
@@ -204,7 +207,8 @@ class QuantConv2D(_MethodLayer, lq.layers.QuantConv2D):
         scale: `"learned"` for a trained scale per output channel, `None` for none; by default
             what the method says.
         pad_values: What `padding="same"` pads with; `None` is what the method says, +1 for -1 and
-            +1 inputs and 0 for 0 and 1 inputs, and 0 without `quantizer`. The papers pad with 0.
+            +1 inputs and 0 for 0 and 1 inputs, and 0 without `quantizer`. The papers' code,
+            where there is any, pads with 0.
         input_quantizer: Quantizer of the input, as in Larq.
         kernel_quantizer: Quantizer of the kernel, as in Larq.
         kernel_constraint: Constraint of the latent kernel, as in Larq; by default what the method

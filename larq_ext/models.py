@@ -15,8 +15,13 @@ import larq as lq
 import numpy as np
 import tensorflow as tf
 
-from larq_ext._rebuild import has_known_configuration, hidden_layers, obstacle
-from larq_ext._scope import quantized_scope
+from larq_ext._rebuild import (
+    complete_configuration,
+    has_known_configuration,
+    hidden_layers,
+    obstacle,
+)
+from larq_ext._scope import dtype_policy, quantized_scope
 from larq_ext._text import did_you_mean
 from larq_ext.deploy.bake import _KERNELS, _is_binary
 from larq_ext.deploy.layers import BinaryConv2D
@@ -214,9 +219,16 @@ def _copied(part: Any) -> Any:
     """A quantizer or constraint of one's own; what is no such object as it is."""
     if not isinstance(part, (tf.keras.layers.Layer, tf.keras.constraints.Constraint)):
         return part
-    config = part.get_config()
+    config = _complete(part)
     config.pop("name", None)
     return type(part).from_config(config)
+
+
+def _complete(part: Any) -> dict[str, Any]:
+    try:
+        return complete_configuration(part)
+    except TypeError as error:
+        raise ValueError(f"A part of the model would lose what it was made with: {error}") from None
 
 
 class _Rebuild:
@@ -273,6 +285,10 @@ class _Rebuild:
         choice = self.chooser.pick(layer)
         if choice is None:
             return _as_it_is(layer)
+        with dtype_policy(layer._dtype_policy):  # Larq's quantizers cast to their own type
+            return self._with_choice(layer, choice, is_sign)
+
+    def _with_choice(self, layer: Any, choice: Any, is_sign: bool) -> Any:
         if is_sign:
             return self._new_sign(layer, choice)
         if type(layer) in _SUCCESSORS:
@@ -439,7 +455,11 @@ def _config(layer: Any) -> dict[str, Any]:
     for name in ("input_quantizer", *activation, *_KERNELS):
         part = getattr(layer, name, None)
         # Keras writes a function by a name that it may not find again.
-        if name in config and part is not None and not isinstance(part, tf.keras.layers.Layer):
+        if name not in config or part is None:
+            continue
+        if isinstance(part, tf.keras.layers.Layer):
+            _complete(part)
+        else:
             config[name] = part
     return config
 

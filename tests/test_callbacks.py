@@ -89,6 +89,15 @@ def test_values_by_step(steps_per_execution):
     assert int(model.optimizer.iterations) == 8
 
 
+def test_schedules_by_epoch_do_not_make_keras_wait_for_steps():
+    """Nor are they refused where no callback may act between steps."""
+    by_epoch, by_step = (
+        QuantizerScheduler("n", lambda position: 9, by=by) for by in ("epoch", "step")
+    )
+    assert not by_epoch._implements_train_batch_hooks()
+    assert by_step._implements_train_batch_hooks()
+
+
 def test_steps_are_counted_inside_a_case_optimizer():
     """Its own count stays 0."""
     legacy = tf.keras.optimizers.legacy

@@ -325,6 +325,10 @@ def test_the_model_that_was_converted_is_what_verify_compares_with(tmp_path):
     trained.save(tmp_path / "trained.keras")
     output = tmp_path / "x.tflite"
     words = ("convert", tmp_path / "trained.keras", "-o", output, "--int8", images)
+    before = (tmp_path / "trained.keras").read_bytes()
+    result = run(*words, "--save-model", tmp_path / "." / "trained.keras")
+    assert result.exit_code == 2 and "latent weights would be lost" in result.output
+    assert (tmp_path / "trained.keras").read_bytes() == before
     assert run(*words, "--save-model", model).exit_code == 0
     ends = tf.keras.models.load_model(model)
     assert type(ends.get_layer("stem")).__name__ == "Int8Conv2D"

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from larq_ext import cli
 from larq_ext.inspection import FlipRatio, inspect
+from larq_ext.inspection._inspect import binary_kernels
 from larq_ext.inspection._statistics import BitCounter, entropy, outside_window
 from larq_ext.quantizers import FDA, METHODS, LearnableScale, MLPClassifier, SiMaN
 
@@ -269,6 +270,48 @@ def test_layers_in_models_and_wrappers_and_parts_of_kernels():
     depthwise = separable.depthwise_kernel.numpy()
     expected = np.mean([plain_entropy((depthwise[..., c, 0] >= 0).mean()) for c in range(5)])
     assert rows[0].kernel.filter_entropy == pytest.approx(expected)
+
+
+class Block(tf.keras.layers.Layer):
+    """Layers inside of a layer of somebody's own."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = conv(6, "inner")
+
+    def call(self, inputs):
+        return self.inner(inputs)
+
+
+def test_layers_inside_of_layers():
+    model = tf.keras.Sequential([tf.keras.Input((7, 7, 5)), Block(name="block"), conv(4, "two")])
+    report = inspect(model, inputs=samples())
+    assert [row.name for row in report.layers] == ["block/inner", "two"]
+    assert report.layers[0].inputs.positive == pytest.approx((samples() >= 0).mean(), abs=1e-6)
+    model.compile(tf.keras.optimizers.SGD(20.0), "mse")
+    y = np.random.default_rng(0).normal(size=(20, 3, 3, 4))
+    history = model.fit(samples(), y, verbose=0, callbacks=[FlipRatio(by_layer=True)])
+    assert "flip_ratio/block/inner" in history.history
+
+
+class Turned(SiMaN):
+    def quantize(self, x, training):
+        return -super().quantize(x, training)
+
+
+def test_a_derived_quantizer_is_what_it_computes():
+    model = network(kernel_quantizer=Turned(role="kernel"), kernel_constraint=None)
+    plain = network(kernel_quantizer=SiMaN(role="kernel"), kernel_constraint=None)
+    (_, turned), (_, other) = (binary_kernels(m) for m in (model, plain))
+    np.testing.assert_array_equal(turned.bits, ~other.bits)
+
+
+def test_what_is_not_finite_has_words_in_json():
+    model = network()
+    layer = model.get_layer("two")
+    layer.kernel.assign(np.full(layer.kernel.shape, np.nan))
+    text = json.dumps(inspect(model, inputs=samples()).to_dict(), allow_nan=False)
+    assert json.loads(text)["layers"][1]["kernel"]["scale"] == ["nan", "nan", "nan"]
 
 
 def test_a_model_is_left_as_it_was():

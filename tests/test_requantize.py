@@ -127,6 +127,40 @@ def test_another_method_is_the_layer_built_with_it():
     np.testing.assert_allclose(layer.scale, np.abs(kernel).mean((0, 1, 2)), rtol=1e-6)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_model_of_half_precision_stays_one(method):
+    """Though Keras' own policy is another by now, as after loading a file."""
+    tf.keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    try:
+        source = network()
+        expected = requantize(source, method)
+    finally:
+        tf.keras.mixed_precision.set_global_policy("float32")
+    model = requantize(source, method)
+    for layer in model.layers[1:]:
+        assert layer.dtype_policy.name == "mixed_bfloat16"
+    x = images(source)
+    np.testing.assert_array_equal(model(x), expected(x))
+
+
+class Above(lqx.quantizers.FDA):
+    """Has no configuration of its own."""
+
+    def __init__(self, threshold=0.0, **kwargs):
+        super().__init__(**kwargs)
+        self.threshold = threshold
+
+
+@pytest.mark.parametrize("choice", [{"kernel_quantizer": "siman"}, lambda layer: None])
+def test_arguments_that_would_be_lost_are_named(choice):
+    layer = lqx.layers.QuantConv2D(
+        4, 3, input_quantizer=Above(0.5), kernel_quantizer="fda", name="a"
+    )
+    model = tf.keras.Sequential([tf.keras.Input((6, 6, 3)), layer])
+    with pytest.raises(ValueError, match=r"Above does not name \['threshold'\]"):
+        requantize(model, choice)
+
+
 def test_float_layers_compute_what_they_did():
     source = network()
     model = requantize(source, "fda")

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from larq_ext._files import atomic
+from larq_ext._models_io import check_name
 from larq_ext.commands._common import MODEL_HELP, load_model, print_json, read_arrays, write_report
 from larq_ext.commands._options import file_option, json_option, report_option
 
@@ -88,6 +89,12 @@ def command(
       larq-ext convert model.keras -o model.tflite --int8 images.npy --save-model ends.keras
       larq-ext verify ends.keras model.tflite --inputs images.npy
     """
+    source = check_name(model)
+    if save_model is not None and source is not None and save_model.resolve() == source.resolve():
+        raise ValueError(
+            f"--save-model would replace {source}, whose latent weights would be lost: give "
+            "another name."
+        )
     network = load_model(model)
     from larq_ext.deploy.convert import convert
     from larq_ext.deploy.errors import DeploymentError

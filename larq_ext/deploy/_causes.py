@@ -102,8 +102,8 @@ CAUSES = {
     "dense": Cause(
         "layer",
         "a dense layer has no binary form in Larq Compute Engine",
-        "Convert with larq_ext.deploy.convert, which writes QuantDense as a 1x1 convolution; its "
-        "input must be of two dimensions (samples, features).",
+        "Convert with larq_ext.deploy.convert, which writes QuantDense as a 1x1 convolution, if "
+        "its input is of two dimensions (samples, features) and it has the input_quantizer itself.",
         "if the input has two dimensions",
     ),
     "small-groups": Cause(
@@ -159,7 +159,7 @@ CAUSES = {
         "its input is a scaled sign: a factor stands between the sign and the convolution, or was "
         "folded into the weights",
         "Multiply after the convolution instead, where it costs nothing.",
-        _KNOWN_QUANTIZERS,
+        "for quantizers of your own that say so (`input_form`)",
     ),
     "sign-form": Cause(
         "input",

@@ -123,7 +123,11 @@ class Int8Conv2D(lq.layers.QuantConv2D):
         return super().convolution_op(inputs, rounded)
 
     def call(self, inputs):
-        outputs = self.behind(self.output_quantizer(super().call(inputs)))
+        return self.finish(self.output_quantizer(super().call(inputs)))
+
+    def finish(self, outputs):
+        """What comes behind the operator."""
+        outputs = self.behind(outputs)
         return self._last_quantizer(outputs) if self._last_quantizer else outputs
 
     def get_config(self):
@@ -153,6 +157,14 @@ class Int8Dense(AsDense, Int8Conv2D):
     # Output shape
         `(samples, units)`
     """
+
+    def finish(self, outputs):
+        return super().finish(self.features_of(outputs))
+
+    def compute_output_shape(self, input_shape):
+        if len(input_shape) == 4:  # asked by the convolution inside
+            return Int8Conv2D.compute_output_shape(self, input_shape)
+        return super().compute_output_shape(input_shape)
 
 
 def int8_weights(

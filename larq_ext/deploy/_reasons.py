@@ -51,6 +51,11 @@ def why_float(graph: Graph, op: Op, kernel: Kernel | None) -> Why:
 
 def find_cause(graph: Graph, op: Op, kernel: Kernel | None) -> Why | None:
     """Why an operator is no binary convolution; `None` if nothing is in the way."""
+    if kernel is not None and not kernel.binary_input:
+        # A layer on floats is not held up by what it is.
+        why = _why_input(graph, op, kernel)
+        if why is not None and why.cause == "float-input":
+            return why
     return (
         _why_kind(graph, op, kernel)
         or _why_weights(graph, op)

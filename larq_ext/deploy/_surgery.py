@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from inspect import Parameter, signature
 from types import FunctionType
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from larq_ext._rebuild import foreign_classes, has_known_configuration, set_weights
+from larq_ext._rebuild import complete_configuration, has_known_configuration, set_weights
 from larq_ext._scope import float32_policy
 from larq_ext.deploy._transposed import BinaryConv2DTranspose
 from larq_ext.deploy.errors import DeploymentError
@@ -166,23 +165,7 @@ def _apart(layer, quantizer: Any) -> Any:
     if not has_state and quantizer.compute_dtype == "float32":
         return quantizer
     with _errors_name(layer):
-        config = quantizer.get_config()
-        forgotten = sorted(_own_arguments(quantizer) - config.keys())
-        if forgotten:  # Keras finds that out for classes without any `get_config` only
-            raise TypeError(f"its {type(quantizer).__name__} does not name {forgotten} in it.")
-        return type(quantizer).from_config(in_float32(config))
-
-
-def _own_arguments(quantizer: Any) -> set[str]:
-    """What can be given to a class of somebody else's, as far as its signatures tell."""
-    named = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
-    return {
-        name
-        for kind in foreign_classes(quantizer)
-        if "__init__" in vars(kind)
-        for name, parameter in list(signature(vars(kind)["__init__"]).parameters.items())[1:]
-        if parameter.kind in named
-    }
+        return type(quantizer).from_config(in_float32(complete_configuration(quantizer)))
 
 
 def nothing(layer) -> tf.keras.layers.Layer:

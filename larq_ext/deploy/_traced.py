@@ -6,6 +6,7 @@ converter computes in advance is constant here, and what it takes for a sign is 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -73,9 +74,12 @@ def trace(model: tf.keras.Model, kernels: Sequence[Kernel]) -> Traced:
         kernels: what is looked for in it.
     """
     concrete = trace_inference(model)
-    # Of a layer without a binary form everything is said.
-    handles = {id(kernel.variable.handle): kernel for kernel in kernels if not kernel.cause}
-    captured = {inner.op.name: handles.get(id(outer)) for outer, inner in concrete.graph.captures}
+    handles: dict[int, list[Kernel]] = defaultdict(list)
+    for kernel in kernels:
+        # Of a layer without a binary form everything is said, if it is meant to be binary.
+        if not (kernel.cause and kernel.binary_input):
+            handles[id(kernel.variable.handle)].append(kernel)
+    captured = {inner.op.name: handles[id(outer)] for outer, inner in concrete.graph.captures}
     graph = concrete.graph
     if allow_inlining(concrete):
         graph = convert_variables_to_constants_v2(
@@ -87,7 +91,7 @@ def trace(model: tf.keras.Model, kernels: Sequence[Kernel]) -> Traced:
 class _Reader:
     """Turns the operations of a TensorFlow graph into operators."""
 
-    def __init__(self, graph: Any, captured: dict[str, Kernel | None]):
+    def __init__(self, graph: Any, captured: dict[str, list[Kernel]]):
         # Inputs come before what uses them.
         self._operations = graph.get_operations()
         self._captured = captured
@@ -105,12 +109,12 @@ class _Reader:
                 continue
             if self._passes(operation.outputs[0]) is not None:
                 continue
-            kernel = self._kernel(operation)
-            op = self._read_op(len(ops), operation, kernel)
+            kernels = self._kernels(operation)
+            op = self._read_op(len(ops), operation, kernels)
             ops.append(op)
             if op.name == WRONG_SIGN:
                 traced.wrong_signs.append(operation.name)
-            if kernel is not None:
+            for kernel in kernels:
                 traced.users.setdefault(kernel.name, []).append(op)
         traced.graph = Graph(tuple(self._tensors), tuple(ops))
         return traced
@@ -126,23 +130,23 @@ class _Reader:
         is_read = not operation.inputs or operation.type == "ReadVariableOp"
         return is_read or results <= max(_FOLDED_BITS, 2 * operands)
 
-    def _kernel(self, operation: Any) -> Kernel | None:
-        """The kernel from which an operation's filter is made."""
+    def _kernels(self, operation: Any) -> list[Kernel]:
+        """The kernel from which an operation's filter is made, by all names of its layer."""
         position = WEIGHT_INPUT.get(_name(operation))
         if position is None:
-            return None
+            return []
         pending, seen = [operation.inputs[position].op], set()
         while pending:
             current = pending.pop()
             if current.name in seen:
                 continue
             seen.add(current.name)
-            if (kernel := self._captured.get(current.name)) is not None:
-                return kernel
+            if kernels := self._captured.get(current.name):
+                return kernels
             pending.extend(tensor.op for tensor in current.inputs)
-        return None
+        return []
 
-    def _read_op(self, index: int, operation: Any, kernel: Kernel | None) -> Op:
+    def _read_op(self, index: int, operation: Any, kernels: list[Kernel]) -> Op:
         name, inputs = _name(operation), list(operation.inputs)
         options: dict[str, Any] = {}
         if self._is_select_of_signs(operation):
@@ -164,9 +168,12 @@ class _Reader:
             }
         tensors = [self._tensor(tensor) for tensor in inputs]
         position = WEIGHT_INPUT.get(name)
-        if position is not None and kernel is not None and self._is_folded(inputs[position]):
-            values = _FILTER[name](kernel.values)
-            tensors[position] = self._add(inputs[position].name, values.shape, values)
+        if position is not None and kernels and self._is_folded(inputs[position]):
+            filters, values = inputs[position], kernels[0].values
+            # Another shape of as many numbers is that of images with one row.
+            if filters.shape.num_elements() == values.size:
+                values = _FILTER[name](values.reshape(filters.shape))
+                tensors[position] = self._add(filters.name, values.shape, values)
         outputs = tuple(self._tensor(tensor) for tensor in operation.outputs)
         return Op(index, name, tuple(tensors), outputs, options)
 

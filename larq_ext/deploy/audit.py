@@ -222,6 +222,8 @@ def _looks_binary(graph: Graph, op: Op) -> bool:
     if tensor.dtype != "FLOAT32" or tensor.data.size < 16:
         return False
     rows = file_rows(op, tensor.data)
+    if rows.shape[1] == 1:
+        return False  # one weight for each output channel says nothing
     sizes = np.abs(rows)
     one_size = np.ptp(sizes, axis=1) <= CONVERTERS_TOLERANCE * sizes[:, 0]
     return bool(one_size.all() and (rows > 0).any() and (rows < 0).any())

@@ -21,7 +21,6 @@ from larq_ext.deploy.errors import DeploymentError
 from larq_ext.deploy.layers import BinaryConv2D, BinaryDense, DeployedSign, deployed_weights
 from larq_ext.layers import QuantConv2D, QuantDense, _without_constraint_warning
 from larq_ext.quantizers import BinaryQuantizer, InputForm, KernelForm, factor_kernel
-from larq_ext.quantizers._base import RoleQuantizer
 from larq_ext.quantizers._sharing import keep_apart
 
 # Which variable each quantizer of a Larq layer belongs to.
@@ -37,6 +36,7 @@ _PLAIN_FUNCTIONS = (
     lq.quantizers.swish_sign,
     lq.math.sign,
 )
+_HEAVISIDE = lq.quantizers.ste_heaviside
 _KNOWN_LAYERS = (
     lq.layers.QuantConv2D,
     lq.layers.QuantConv2DTranspose,
@@ -172,7 +172,10 @@ def _is_quantized(layer) -> bool:
 
 
 def _is_binary(quantizer) -> bool:
-    return getattr(quantizer, "precision", None) == 1 or quantizer in _PLAIN_FUNCTIONS
+    return getattr(quantizer, "precision", None) == 1 or quantizer in (
+        *_PLAIN_FUNCTIONS,
+        _HEAVISIDE,
+    )
 
 
 def _constant_kernels(layer, config, quantizers):
@@ -200,7 +203,7 @@ def _input_form(quantizer) -> InputForm | None:
         return None if computes_otherwise(quantizer, "input_form") else quantizer.input_form()
     if _is_one_of(quantizer, DeployedSign, *_PLAIN_SIGNS) or quantizer in _PLAIN_FUNCTIONS:
         return InputForm()
-    if _is_one_of(quantizer, lq.quantizers.SteHeaviside):
+    if _is_one_of(quantizer, lq.quantizers.SteHeaviside) or quantizer is _HEAVISIDE:
         return InputForm(zero_one=True)
     if _is_one_of(quantizer, lq.quantizers.DoReFa) and quantizer.mode == "activations":
         return InputForm(zero_one=True, threshold=0.5)
@@ -232,18 +235,11 @@ def _binary_parts(layer, without: Collection[str]) -> tuple[KernelForm, InputFor
         return "the Larq Compute Engine takes channels last: use data_format='channels_last'"
     if isinstance(layer, lq.layers.QuantDense) and any(len(s) != 2 for s in _input_shapes(layer)):
         return "QuantDense on inputs of more than two dimensions"
-    # Those of our quantizers are the same for features and for images of one pixel.
-    ours = isinstance(getattr(layer, "activation", None), RoleQuantizer)
-    if isinstance(layer, lq.layers.QuantDense) and _activation_weights(layer) and not ours:
-        return (
-            f"its activation ({_name(layer.activation)}) has weights, for one row of features: "
-            "make it a layer of its own"
-        )
     inputs = _input_form(layer.input_quantizer)
     if inputs is None:
         return (
-            f"the input quantizer {_name(layer.input_quantizer)} is not known to be a plain sign: "
-            "use one of Larq's or larq_ext's"
+            f"the input quantizer {_name(layer.input_quantizer)} is not known to be a plain sign, "
+            "as ste_sign, approx_sign, swish_sign, ste_heaviside and larq_ext's are"
         )
     if transposed and inputs != InputForm(scale=inputs.scale):
         return f"{name} needs inputs of -1 and +1 that are neither centred nor shifted"
@@ -270,7 +266,8 @@ def _binary_parts(layer, without: Collection[str]) -> tuple[KernelForm, InputFor
         return _SWITCHED_OFF.format(name=name, rewrite="zero_one")
     if kernel.zero_one and getattr(layer, "groups", 1) != 1:
         return "kernels of zeros and ones need one more filter, which groups do not allow"
-    padded = getattr(layer, "padding", "valid") == "same"
+    # A transposed convolution pads with nothing.
+    padded = not transposed and getattr(layer, "padding", "valid") == "same"
     if inputs.zero_one and padded and np.max(layer.kernel_size) > 1 and layer.pad_values != 0.0:
         return (
             f"inputs of 0 and {inputs.scale:g} are padded with {layer.pad_values}, which is not "

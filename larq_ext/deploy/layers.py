@@ -117,7 +117,11 @@ class BinaryConv2D(lq.layers.QuantConv2D):
 
 
 class AsDense:
-    """Makes a class of convolutions one of dense layers, whose kernels are 1x1."""
+    """Makes a class of convolutions one of dense layers, whose kernels are 1x1.
+
+    The class brings the outputs back to two dimensions (`features_of`) where it is best for the
+    converter, but before any activation that may have an axis.
+    """
 
     def __init__(self, filters, kernel_size=1, **kwargs):
         # Whatever Keras' default is: the images made of the inputs have their channels last.
@@ -130,14 +134,16 @@ class AsDense:
 
     def call(self, inputs):
         # Before the sign: the converter accepts nothing between it and the convolution.
-        outputs = super().call(tf.reshape(inputs, (-1, 1, 1, inputs.shape[-1])))
-        return tf.reshape(outputs, (-1, outputs.shape[-1]))
+        return super().call(tf.reshape(inputs, (-1, 1, 1, inputs.shape[-1])))
 
     def compute_output_shape(self, input_shape):
-        if len(input_shape) == 4:  # asked by the convolution inside
-            return super().compute_output_shape(input_shape)
         outputs = super().compute_output_shape([None, 1, 1, input_shape[-1]])
         return tf.TensorShape([input_shape[0], outputs[-1]])
+
+    @staticmethod
+    def features_of(images):
+        """Images of one pixel as rows of features."""
+        return tf.reshape(images, (-1, images.shape[-1]))
 
 
 @tf.keras.utils.register_keras_serializable(package="larq_ext")
@@ -154,6 +160,9 @@ class BinaryDense(AsDense, BinaryConv2D):
     # Output shape
         `(samples, units)`
     """
+
+    def convolution_op(self, inputs, kernel):
+        return self.features_of(super().convolution_op(inputs, kernel))
 
 
 def deployed_weights(

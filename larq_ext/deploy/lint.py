@@ -201,12 +201,12 @@ def _why(traced: Traced, kernel: Kernel) -> Why | None:
     dtype = getattr(kernel.layer, "compute_dtype", "float32")
     if dtype != "float32":
         return Why("dtype-policy", facts={"dtype": dtype})
-    if kernel.cause:
+    if kernel.cause and kernel.binary_input:
         return Why(kernel.cause)
     # A layer that is used several times has several operations.
     operations = traced.users.get(kernel.name, [])
     if not operations:
-        return Why("not-in-file")
+        return Why(kernel.cause or "not-in-file")
     causes = (find_cause(traced.graph, op, kernel) for op in operations)
     return next((cause for cause in causes if cause is not None), None)
 

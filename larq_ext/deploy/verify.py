@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
+from larq_ext._text import for_json
 from larq_ext.deploy._flatbuffer import load_flatbuffer
 from larq_ext.deploy._int8_layers import Int8Conv2D
 from larq_ext.deploy._parting import Parting, first_parting
@@ -91,7 +92,7 @@ class VerifyReport:
             **asdict(self),
             "share": self.share,
         }
-        return _for_json(values)
+        return for_json(values)
 
     def __str__(self) -> str:
         lines = [f"Samples compared     {self.samples}"]
@@ -117,18 +118,6 @@ class VerifyReport:
             lines.append(f"They part at         {self.parting}")
         lines.append(f"Verdict              {self.verdict}")
         return "\n".join(lines)
-
-
-def _for_json(values: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no infinity."""
-    return {
-        name: _for_json(value)
-        if isinstance(value, dict)
-        else str(value)
-        if isinstance(value, float) and not np.isfinite(value)
-        else value
-        for name, value in values.items()
-    }
 
 
 def verify(
@@ -301,7 +290,7 @@ def _shake_biases(model: tf.keras.Model, generator: np.random.Generator) -> None
         sizes = {
             name: np.abs(value).max(initial=0.0)
             for name, value in zip(names, values, strict=True)
-            if value.ndim == 1
+            if value.ndim == 1 or name in _BIASES
         }
         for index, name in enumerate(names):
             if name in _BIASES:

@@ -16,6 +16,7 @@ from larq_ext.deploy._expected import (
     _quantized_kernels,
     _rows_of_keras,
 )
+from larq_ext.deploy._probe import computes_otherwise
 from larq_ext.deploy.bake import _input_form, _is_binary
 from larq_ext.deploy.layers import BinaryConv2D
 from larq_ext.inspection._report import (
@@ -123,10 +124,18 @@ def inspect(
     )
 
 
+def _layers(model: tf.keras.Model) -> Iterator[tuple[str, Any]]:
+    """The layers with their paths, those inside of layers too."""
+    for name, layer in _leaf_layers(model):
+        yield name, layer
+        for part in layer._flatten_layers(include_self=False):
+            yield f"{name}/{part.name}", part
+
+
 def _binary_layers(model: tf.keras.Model) -> list[tuple[str, Any]]:
     """Layers with a binary kernel or input, each once, by the first of its paths."""
     found: dict[int, tuple[str, Any]] = {}
-    for name, layer in _leaf_layers(model):
+    for name, layer in _layers(model):
         if isinstance(layer, BinaryConv2D):
             raise ValueError("The model is baked already: take the one it was made from.")
         if _is_binary(getattr(layer, "input_quantizer", None)) or any(
@@ -155,7 +164,7 @@ def _signs_and_scale(layer, part, quantizer, latent) -> tuple[np.ndarray, np.nda
         kind = type(layer).__name__
         return _rows_of_keras(values, kind, part == " (depthwise)" or "Depthwise" in kind)
 
-    if isinstance(quantizer, BinaryQuantizer):
+    if isinstance(quantizer, BinaryQuantizer) and not computes_otherwise(quantizer, "kernel_form"):
         # Not through the product: a scale of zero would lose the signs.
         form = quantizer.kernel_form(latent)
         if form is not None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from larq_ext._text import shorten, table, wrap
+from larq_ext._text import for_json, shorten, table, wrap
 
 _NAME_WIDTH = 22
 STARVED = 0.9
@@ -143,7 +143,7 @@ class InspectReport:
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain values for JSON."""
-        return {
+        values = {
             "model": self.model,
             "samples": self.samples,
             "source": self.source,
@@ -152,6 +152,7 @@ class InspectReport:
             "layers": [layer.to_dict() for layer in self.layers],
             "notes": list(self.notes),
         }
+        return for_json(values)
 
     def draw(self, path: str | Path) -> Path:
         """Draws the report: a row for each layer, with a histogram of its latent weights.

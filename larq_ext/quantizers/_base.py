@@ -139,6 +139,10 @@ def factor_kernel(kernel: np.ndarray) -> KernelForm | None:
     return KernelForm(np.where(kernel >= 0, 1.0, -1.0).astype("float32"), scale)
 
 
+_OF_KERNELS = ("kernel_quantizer", "depthwise_quantizer", "pointwise_quantizer")
+_PLACES = ("input_quantizer", "activation", *_OF_KERNELS)
+
+
 class RoleQuantizer(lq.quantizers.Quantizer):
     """Base class of quantizers that treat inputs and kernels in different ways.
 
@@ -147,12 +151,14 @@ class RoleQuantizer(lq.quantizers.Quantizer):
             layers quantize kernels inside `larq.context.quantized_scope`, inputs outside).
     """
 
-    alias: str
+    alias: str | None = None  # what it is registered as
 
     def __init__(self, *, role: str | None = None, name: str | None = None, **kwargs):
         # Keras would call `SiMaN` "si_ma_n".
-        name = name or f"{self.alias}_{tf.keras.backend.get_uid(self.alias)}"
-        super().__init__(name=name, **kwargs)
+        kind = self.alias or type(self).__name__.lower()
+        name = name or f"{kind}_{tf.keras.backend.get_uid(kind)}"
+        # The type of what comes goes out again: that of the layer, which may not be Keras'.
+        super().__init__(name=name, autocast=False, **kwargs)
         self.role: str | None = None
         if role is not None:
             self.set_role(one_of("role", role, ROLES))
@@ -171,9 +177,12 @@ class RoleQuantizer(lq.quantizers.Quantizer):
         self.role = role
 
     def __call__(self, inputs, *args, **kwargs):
-        # An activation is called inside the scope too.
-        if self.role is None and getattr(call_context().layer, "activation", None) is self:
-            self.set_role("input")
+        # The layer knows better than the scope, in which activations are called too; and one
+        # instance may stand in both places.
+        layer = call_context().layer
+        for name in _PLACES:
+            if getattr(layer, name, None) is self:
+                self.set_role("kernel" if name in _OF_KERNELS else "input")
         return super().__call__(inputs, *args, **kwargs)
 
     def build(self, input_shape):
@@ -197,6 +206,10 @@ class RoleQuantizer(lq.quantizers.Quantizer):
 
 class BinaryQuantizer(RoleQuantizer):
     """Base class of quantizers with one bit per output.
+
+    A class of your own defines `quantize(x, training)`, which gets a float32 tensor. To be
+    deployed on inputs it defines `input_form()`, which tells what they are at inference; kernels
+    are looked at as they are quantized, unless it defines `kernel_form(kernel)`.
 
     The output channels of a kernel are its last axis, as in dense layers and convolutions; the
     kernels of depthwise and transposed ones are laid out otherwise and not supported. Channels
@@ -274,7 +287,8 @@ class BinaryQuantizer(RoleQuantizer):
                 f"The quantizer `{self.name}` ({type(self).__name__}) has parameters for tensors "
                 f"of shape {self._built_for} and was given one of shape {shape}. One instance "
                 "used in several layers shares its parameters, so the layers must agree in "
-                f'shape: give each layer its own, for example by the name "{self.alias}".'
+                "shape: give each layer its own"
+                + (f', for example by the name "{self.alias}".' if self.alias else ".")
             )
 
     def add_parameter(self, name: str, shape, initializer, *, deployed: bool, **kwargs):

@@ -26,7 +26,7 @@ class Method:
         kernel_constraint: Makes the constraint of latent kernels.
         scale: `"learned"` for a learned scale per output channel after the convolution.
         pad_values: What `padding="same"` pads with. +1 is what the runtime can fuse for -1 and
-            +1 inputs, and 0 for 0 and 1 inputs; the papers themselves pad with 0.
+            +1 inputs, and 0 for 0 and 1 inputs; the official code, where there is any, pads with 0.
         shared: Whether one kernel quantizer serves a whole network.
     """
 

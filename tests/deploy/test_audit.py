@@ -10,6 +10,7 @@ import tensorflow as tf
 from larq_ext.deploy._flatbuffer import read_graph, unpack_filter
 from larq_ext.deploy.audit import audit
 from larq_ext.deploy.convert import convert
+from larq_ext.deploy.lint import lint
 
 layers = tf.keras.layers
 
@@ -310,6 +311,44 @@ def test_binary_weights_with_float_input_are_noted(networks, tmp_path):
     report = audit(networks.convert_as_it_is(model, tmp_path), model)
     assert report.ok
     assert any("stem: binary weights, but its input is not" in note for note in report.notes)
+
+
+@pytest.mark.parametrize(
+    ("shape", "stem"),
+    [
+        ((20,), lambda **_: lq.layers.QuantDense(32, name="stem", kernel_quantizer="ste_sign")),
+        (
+            (16, 3),
+            lambda **_: lq.layers.QuantConv1D(8, 3, name="stem", kernel_quantizer="ste_sign"),
+        ),
+    ],
+    ids=["dense", "conv1d"],
+)
+def test_layers_on_floats_are_not_held_up_by_what_they_are(shape, stem, networks):
+    """A network that begins with binary weights on real features is binary as it was meant."""
+    model = tf.keras.Sequential(
+        [
+            tf.keras.Input(shape),
+            stem(),
+            layers.BatchNormalization(),
+            layers.Flatten(),
+            lq.layers.QuantDense(8, name="body", **_DENSE),
+        ]
+    )
+    model = networks.randomize(model)
+    linted = lint(model)
+    notes = [(f.layer, f.cause) for f in linted.findings if f.severity == "note"]
+    assert linted.ok and notes == [("stem", "float-input")]
+    report = convert(model).report
+    assert report.ok and [row.name for row in report.layers] == ["body"]
+    assert any("stem: binary weights, but its input is not" in note for note in report.notes)
+
+
+def test_one_weight_per_channel_is_no_sign_of_a_lost_layer(networks, tmp_path):
+    model = tf.keras.Sequential(
+        [tf.keras.Input((8, 8, 1)), layers.Conv2D(32, 1), networks.quant_conv(8)]
+    )
+    assert audit(networks.convert_as_it_is(networks.randomize(model), tmp_path)).ok
 
 
 def _build(networks, make, channels):

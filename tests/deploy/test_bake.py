@@ -623,6 +623,33 @@ def test_borders_of_scaled_signs(pad_values):
     assert difference(model, baked, (6, 6, 3)) < TOLERANCE
 
 
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_transposed_convolutions_of_scaled_signs(padding):
+    layer = lq.layers.QuantConv2DTranspose(
+        8, 4, strides=2, padding=padding, input_quantizer=Doubled(), kernel_quantizer="ste_sign"
+    )
+    model = one_layer(layer, (6, 6, 3))
+    baked = bake(model)
+    check_binary(baked.layers[0])
+    assert difference(model, baked, (6, 6, 3)) < TOLERANCE
+
+
+@pytest.mark.parametrize("layers", [lq.layers, lqx.layers])
+def test_the_function_of_zeros_and_ones(layers):
+    layer = layers.QuantConv2D(
+        8,
+        3,
+        padding="same",
+        pad_values=0.0,
+        input_quantizer=lq.quantizers.ste_heaviside,
+        kernel_quantizer="ste_sign",
+    )
+    model = one_layer(layer, (6, 6, 3))
+    baked = bake(model)
+    check_binary(baked.layers[0])
+    assert difference(model, baked, (6, 6, 3)) < TOLERANCE
+
+
 class Clipped(tf.keras.layers.Layer):
     """What is named as if it were for training acts in `call`; functions have names."""
 
@@ -686,15 +713,22 @@ class FewTerms(lqx.quantizers.FDA):
         super().__init__(n=n, **kwargs)
 
 
+class WithMetrics(lqx.quantizers.FDA):
+    """Keras' configuration names the metrics only where there are some."""
+
+    def __init__(self, metrics=None, sharing=None, **kwargs):
+        super().__init__(metrics=metrics, sharing=sharing, **kwargs)
+
+
 def test_derived_quantizers_keep_their_arguments_or_are_named():
     def network(quantizer):
         layer = lqx.layers.QuantConv2D(4, 3, input_quantizer=quantizer, name="conv")
         return one_layer(layer, (6, 6, 3))
 
-    for quantizer in (AboveWithConfig(0.5), FewTerms(), FewTerms(4)):
+    for quantizer in (AboveWithConfig(0.5), FewTerms(), FewTerms(4), WithMetrics()):
         model = network(quantizer)
         assert difference(model, bake(model), (6, 6, 3)) < TOLERANCE
-    with pytest.raises(DeploymentError, match=r"'conv' .*its Above does not name \['threshold'\]"):
+    with pytest.raises(DeploymentError, match=r"'conv' .*Above does not name \['threshold'\]"):
         bake(network(Above(0.5)))
 
 
@@ -712,17 +746,16 @@ def test_threads_leave_the_policy_as_it_was():
         np.testing.assert_array_equal(baked(tf.ones((1, 6, 6, 3))), expected)
 
 
-def test_weights_of_a_dense_layers_activation_are_for_features():
-    layer = lqx.layers.QuantDense(4, activation=tf.keras.layers.PReLU(), quantizer="ste_sign")
-    model = one_layer(layer, (6,))
-    baked = bake(model)
-    assert "make it a layer of its own" in float_reasons(baked)[layer.name]
-    assert difference(model, baked, (6,)) < TOLERANCE
-
-
-def test_quantizers_as_activations_of_dense_layers():
-    activation = lqx.quantizers.LearnableScale()
-    layer = lqx.layers.QuantDense(4, activation=activation, quantizer="learnable_scale")
+@pytest.mark.parametrize(
+    "activation",
+    [
+        tf.keras.layers.PReLU,
+        lqx.quantizers.LearnableScale,
+        lambda: lambda x: tf.math.l2_normalize(x, axis=1),
+    ],
+)
+def test_activations_of_dense_layers_see_features(activation):
+    layer = lqx.layers.QuantDense(4, activation=activation(), quantizer="learnable_scale")
     model = one_layer(layer, (6,))
     baked = bake(model)
     check_binary(baked.layers[0])

@@ -293,6 +293,19 @@ def test_convolutions_that_compute_something_else_are_left_alone(networks, stem)
     assert [m.name for m in edged.layers if isinstance(m, Int8Conv2D)] == ["logits"]
 
 
+def test_functions_of_features_keep_their_axis():
+    model = tf.keras.Sequential(
+        [
+            tf.keras.Input((6,)),
+            tf.keras.layers.Dense(5, activation=lambda x: tf.nn.softmax(x, axis=1), name="logits"),
+        ]
+    )
+    x = images(24, shape=(6,))
+    edged = int8_edges(model, x)
+    assert isinstance(edged.get_layer("logits"), Int8Dense)
+    np.testing.assert_allclose(edged(x), model(x), atol=0.03)
+
+
 def test_warnings_are_of_the_line_that_calls(networks):
     model = trained(networks.quant_conv, networks.randomize, last_quantizer=False)
     with pytest.warns(UserWarning, match="logits stays") as caught:

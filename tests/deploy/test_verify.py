@@ -16,6 +16,7 @@ from larq_ext.deploy.verify import (
     DEFAULT_TOLERANCE,
     VerifyReport,
     _compare,
+    _shake_biases,
     _unstable,
     verify,
 )
@@ -248,6 +249,22 @@ def _as_it_is(layer):
     if isinstance(layer, lq.layers.QuantConv2D):
         return lq.layers.QuantConv2D(4, 3, input_quantizer=_halved)
     return tf.keras.models.clone_model(layer)
+
+
+def test_norms_over_several_axes_are_shaken():
+    model = tf.keras.Sequential(
+        [
+            tf.keras.Input((4, 4, 3)),
+            tf.keras.layers.LayerNormalization(axis=[1, 2, 3]),
+            tf.keras.layers.BatchNormalization(axis=[1, 2, 3]),
+        ]
+    )
+    before = model.get_weights()
+    _shake_biases(model, np.random.default_rng(0))
+    names = [weight.name.split("/")[-1] for weight in model.weights]
+    changed = [(a != b).any() for a, b in zip(before, model.get_weights(), strict=True)]
+    expected = [name in ("beta:0", "moving_mean:0") for name in names]
+    assert changed == expected
 
 
 def test_too_many_unstable_samples_prove_nothing():

@@ -332,3 +332,41 @@ def test_the_form_of_an_input_is_what_it_is_at_inference(name):
     expected = (centred > form.threshold) if form.zero_one else ref.sign(centred)
     actual = quantizer(tf.constant(x, tf.float32), training=False)
     np.testing.assert_allclose(form.scale * expected, actual, rtol=1e-6)
+
+
+class Mine(q.BinaryQuantizer):
+    def quantize(self, x, training):
+        return lq.math.sign(x)
+
+
+def test_a_class_of_ones_own_needs_no_alias():
+    quantizer = Mine(role="kernel")
+    assert quantizer.name.startswith("mine_")
+    np.testing.assert_array_equal(quantizer(tf.constant([[-2.0, 3.0]])), [[-1.0, 1.0]])
+
+
+@pytest.mark.parametrize("kind", [q.SiMaN, q.LearnableScale, lambda: q.FDA(noise=False)])
+def test_one_instance_cannot_quantize_inputs_and_kernels(kind):
+    """Larq's own quantizers can; it would quantize the kernel as if it were an input."""
+    shared = kind()
+    layer = lq.layers.QuantDense(4, input_quantizer=shared, kernel_quantizer=shared)
+    with pytest.raises(ValueError, match=r"`kernel_quantizer` is a .* for inputs"):
+        layer(tf.ones((2, 3)))
+    lq.context.quantized_scope(False).__enter__()
+    kernel = kind()
+    lq.layers.QuantDense(4, kernel_quantizer=kernel)(tf.ones((2, 3)))
+    with pytest.raises(ValueError, match=r"`input_quantizer` is a .* for kernels"):
+        lq.layers.QuantDense(3, input_quantizer=kernel)(tf.ones((2, 4)))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("method", q.METHODS)
+def test_a_layers_own_precision_is_that_of_its_quantizers(method, policy, dtype):
+    tf.keras.mixed_precision.set_global_policy(policy)
+    try:
+        layer = lqx.layers.QuantDense(8, quantizer=method, dtype=dtype)
+        outputs = layer(tf.ones((2, 5)))
+    finally:
+        tf.keras.mixed_precision.set_global_policy("float32")
+    assert outputs.dtype == ("float32" if dtype == "float32" else "bfloat16")
