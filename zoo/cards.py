@@ -292,6 +292,8 @@ model = zoo.get("{entry.name}")
 inputs = zoo.preprocess("{entry.name}", images)  # pixels of 0 to 255
 predictions = model.predict(inputs)
 lqx.deploy.convert(model{real}).save("model.tflite")  # for Larq Compute Engine and larq_ext.runtime
+
+latent = zoo.get("{entry.name}", form="training")  # to train on; the weights of the other are fixed
 ```
 
 ```bash

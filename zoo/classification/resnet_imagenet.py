@@ -68,8 +68,9 @@ def ResNet18(
     of the official code would see the pixel beside. Only a method
     that centres its inputs should follow the ReLU of SiMaN's stem. Of `"learnable_scale"` it is
     inferred, from another paper's table and a count of operations, that its 1x1 convolutions are
-    binary, which makes 19 binary layers and 11,157,504 binary weights; the order in the block is ours, after XNOR-Net. In floating point
-    (`quantizer=None`) ReLUs take the place of its binarization.
+    binary, which makes 19 binary layers and 11,157,504 binary weights; the order in the block is
+    ours, after XNOR-Net. In floating point (`quantizer=None`) ReLUs take the place of its
+    binarization.
 
     # Arguments
         input_shape: Height, width and channels.
