@@ -236,3 +236,14 @@ def test_a_vanishing_scale_stays_binary_and_trains_on(scale):
     np.testing.assert_allclose(tape.gradient(first, quantizer.scale), [1.0])
     np.testing.assert_array_equal(quantizer.kernel_form(kernel.numpy()).signs[:, 0],
                                   [1, -1] if scale >= 0 else [-1, 1])  # fmt: skip
+
+
+def test_the_penalty_alone_shrinks_scales_as_derived():
+    """Without a task each step of SGD multiplies them by `1 - 2 * rate * l2`."""
+    quantizer = LearnableScale(role="kernel", l2=0.05)
+    layer = lqx.layers.QuantDense(3, input_quantizer="ste_sign", kernel_quantizer=quantizer)
+    model = tf.keras.Sequential([tf.keras.Input((4,)), layer])
+    start = quantizer.scale.numpy()
+    model.compile(tf.keras.optimizers.SGD(0.1), lambda _, outputs: 0.0 * tf.reduce_sum(outputs))
+    model.fit(np.ones((8, 4)), np.ones((8, 3)), batch_size=2, epochs=5, verbose=0)
+    np.testing.assert_allclose(quantizer.scale, start * (1 - 2 * 0.1 * 0.05) ** 20, rtol=1e-5)

@@ -312,3 +312,12 @@ def test_quantizing_again_changes_nothing(shape, selection, values):
     np.testing.assert_array_equal(quantizer(once), once)
     form = quantizer.kernel_form(once.numpy())
     np.testing.assert_array_equal((form.signs + 1) / 2 if form.zero_one else form.signs, once)
+
+
+@pytest.mark.parametrize(("percent", "share"), [(15, 0.3), (5, 0.2), (0.0375, 0.01)])
+def test_the_clip_changes_few_bits(percent, share):
+    """Only the centring after it changes ranks; of a Gaussian kernel this share, in percent."""
+    kernel = tf.random.stateless_normal((3, 3, 64, 64), (0, 1))
+    before, after = magnitude_sign(kernel), magnitude_sign(MagnitudeClip(percent)(kernel))
+    changed = 100 * np.mean(before != after)
+    assert changed == pytest.approx(share, rel=0.5, abs=0.01)

@@ -89,6 +89,10 @@ PARTS = {
 }
 
 
+# Bytes with weights of one bit where they are binary, all else in float32. "About", says the sheet.
+STORAGE = {("ResNet18", "mlp_classifier"): 4.20e6, ("ResNet34", "mlp_classifier"): 5.51e6}
+
+
 def parts(model):
     sizes = {}
     for weight in model.trainable_weights:
@@ -115,6 +119,17 @@ def test_sizes_are_those_published(
     if binary_macs is not None:
         assert profile.op_count("mac", 1) == binary_macs
         assert profile.op_count("mac", 32) == real_macs
+    if (name, paper) in STORAGE:
+        assert profile.memory / 8 == pytest.approx(STORAGE[name, paper], rel=2e-3)
+
+
+def test_storage_of_the_small_network_of_trained_binarization():
+    """One first and one last layer in float32, 1,664 alphas and 5 betas; without norms."""
+    model = network("VGGSmall", quantizer="learnable_scale", variant="learnable_scale")
+    norm = tf.keras.layers.BatchNormalization
+    norms = {layer.name for layer in model.layers if isinstance(layer, norm)}
+    profiles = lq.models.ModelProfile(model).layer_profiles
+    assert sum(p.memory for p in profiles if p.name not in norms) == 8 * 919_612
 
 
 def test_alexnet():
