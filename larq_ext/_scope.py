@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import larq as lq
-from tf_keras.src.mixed_precision.policy import policy_scope
+from tf_keras.src.mixed_precision.policy import get_policy, policy_scope
 
 _policy = threading.RLock()
 
@@ -39,7 +39,7 @@ def dtype_policy(policy: Any) -> Iterator[None]:
     if policy is None:
         yield
     else:
-        with _policy, policy_scope(policy):
+        with _policy, policy_scope(get_policy(policy)):
             yield
 
 

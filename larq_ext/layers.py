@@ -80,9 +80,7 @@ class _MethodLayer(tf.keras.layers.Layer):
         kernel_constraint="method",
         **kwargs,
     ):
-        # Larq's quantizers cast to their own type. In a configuration they have it written down.
-        dtype = kwargs.get("dtype")
-        with dtype_policy(None if isinstance(dtype, dict) else dtype):
+        with dtype_policy(kwargs.get("dtype")):  # Larq's quantizers cast to their own type
             chosen = {} if quantizer is None else method(quantizer).arguments()
         self.quantizer = quantizer
         self.scale_mode = chosen.get("scale") if scale == "method" else scale

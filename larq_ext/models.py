@@ -8,7 +8,7 @@ model = lqx.models.requantize(larq_zoo.sota.QuickNet(), "fda")
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import larq as lq
@@ -330,9 +330,9 @@ class _Rebuild:
             taken = self._shared_signs.setdefault((id(sign), call), taken)
             arguments = {**arguments, "input_quantizer": taken}
         kept = {
-            "input_quantizer": _copied(layer.input_quantizer),
-            "kernel_quantizer": _copied(layer.kernel_quantizer),
-            "kernel_constraint": _copied(layer.kernel_constraint),
+            "input_quantizer": layer.input_quantizer,
+            "kernel_quantizer": layer.kernel_quantizer,
+            "kernel_constraint": layer.kernel_constraint,
             "scale": getattr(layer, "scale_mode", None),
         }
         changed = {}
@@ -343,8 +343,9 @@ class _Rebuild:
                 changed = {**changed, "kernel_constraint": None, "scale": None}
             changed |= {name: arguments[name] for name in _KERNEL_ARGUMENTS if name in arguments}
         activation = self._activation(layer, choice)
-        parts = {**kept, **changed}
-        config = {k: v for k, v in _config(layer).items() if k not in (*kept, "quantizer")}
+        parts = {k: _copied(v) for k, v in kept.items() if k not in changed} | changed
+        gone = (*kept, "quantizer")
+        config = {k: v for k, v in _config(layer, gone).items() if k not in gone}
         padding = config.get("pad_values")
         if padding is not None:
             config["pad_values"] = self._padding(layer, choice, old_inputs, parts)
@@ -448,14 +449,14 @@ def _as_it_is(layer: Any) -> Any:
     return type(layer).from_config(_config(layer))
 
 
-def _config(layer: Any) -> dict[str, Any]:
+def _config(layer: Any, without: Collection[str] = ()) -> dict[str, Any]:
     config = layer.get_config()
     # What a class of somebody else's calls an activation may be anything.
     activation = ["activation"] if has_known_configuration(layer) else []
     for name in ("input_quantizer", *activation, *_KERNELS):
         part = getattr(layer, name, None)
         # Keras writes a function by a name that it may not find again.
-        if name not in config or part is None:
+        if name not in config or name in without or part is None:
             continue
         if isinstance(part, tf.keras.layers.Layer):
             _complete(part)

@@ -158,6 +158,8 @@ class Comparison:
                 continue
             found = found.replace(**overrides)
             if found.teacher is not None:
+                if "teacher" in overrides:
+                    check_source(found.teacher)  # what is asked for is not left out
                 try:
                     check_source(found.teacher)
                 except UsageError:

@@ -275,23 +275,27 @@ def test_layers_in_models_and_wrappers_and_parts_of_kernels():
 class Block(tf.keras.layers.Layer):
     """Layers inside of a layer of somebody's own."""
 
-    def __init__(self, **kwargs):
+    def __init__(self, *inner, **kwargs):
         super().__init__(**kwargs)
-        self.inner = conv(6, "inner")
+        self.inner = list(inner)
 
     def call(self, inputs):
-        return self.inner(inputs)
+        return tf.add_n([layer(inputs) for layer in self.inner])
 
 
 def test_layers_inside_of_layers():
-    model = tf.keras.Sequential([tf.keras.Input((7, 7, 5)), Block(name="block"), conv(4, "two")])
+    branches = [Block(conv(6, "inner"), name=name) for name in "aab"]
+    model = tf.keras.Sequential(
+        [tf.keras.Input((7, 7, 5)), Block(*branches, name="block"), conv(4, "two")]
+    )
     report = inspect(model, inputs=samples())
-    assert [row.name for row in report.layers] == ["block/inner", "two"]
+    names = ["block/a/inner", "block/a_2/inner", "block/b/inner", "two"]
+    assert [row.name for row in report.layers] == names
     assert report.layers[0].inputs.positive == pytest.approx((samples() >= 0).mean(), abs=1e-6)
     model.compile(tf.keras.optimizers.SGD(20.0), "mse")
     y = np.random.default_rng(0).normal(size=(20, 3, 3, 4))
     history = model.fit(samples(), y, verbose=0, callbacks=[FlipRatio(by_layer=True)])
-    assert "flip_ratio/block/inner" in history.history
+    assert "flip_ratio/block/a_2/inner" in history.history
 
 
 class Turned(SiMaN):

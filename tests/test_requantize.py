@@ -159,6 +159,8 @@ def test_arguments_that_would_be_lost_are_named(choice):
     model = tf.keras.Sequential([tf.keras.Input((6, 6, 3)), layer])
     with pytest.raises(ValueError, match=r"Above does not name \['threshold'\]"):
         requantize(model, choice)
+    replaced = requantize(model, "siman").get_layer("a")
+    assert isinstance(replaced.input_quantizer, lqx.quantizers.SiMaN), "nothing of it was kept"
 
 
 def test_float_layers_compute_what_they_did():

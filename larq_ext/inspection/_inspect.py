@@ -127,9 +127,17 @@ def inspect(
 def _layers(model: tf.keras.Model) -> Iterator[tuple[str, Any]]:
     """The layers with their paths, those inside of layers too."""
     for name, layer in _leaf_layers(model):
-        yield name, layer
-        for part in layer._flatten_layers(include_self=False):
-            yield f"{name}/{part.name}", part
+        yield from _within(name, layer)
+
+
+def _within(name: str, layer: Any) -> Iterator[tuple[str, Any]]:
+    yield name, layer
+    uses: dict[str, int] = {}
+    for part in layer._flatten_layers(recursive=False, include_self=False):
+        # Nothing keeps layers inside of a layer from having equal names.
+        uses[part.name] = uses.get(part.name, 0) + 1
+        number = "" if uses[part.name] == 1 else f"_{uses[part.name]}"
+        yield from _within(f"{name}/{part.name}{number}", part)
 
 
 def _binary_layers(model: tf.keras.Model) -> list[tuple[str, Any]]:

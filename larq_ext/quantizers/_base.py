@@ -157,8 +157,7 @@ class RoleQuantizer(lq.quantizers.Quantizer):
         # Keras would call `SiMaN` "si_ma_n".
         kind = self.alias or type(self).__name__.lower()
         name = name or f"{kind}_{tf.keras.backend.get_uid(kind)}"
-        # The type of what comes goes out again: that of the layer, which may not be Keras'.
-        super().__init__(name=name, autocast=False, **kwargs)
+        super().__init__(name=name, **kwargs)
         self.role: str | None = None
         if role is not None:
             self.set_role(one_of("role", role, ROLES))
@@ -183,6 +182,8 @@ class RoleQuantizer(lq.quantizers.Quantizer):
         for name in _PLACES:
             if getattr(layer, name, None) is self:
                 self.set_role("kernel" if name in _OF_KERNELS else "input")
+                # What comes is of the layer's type, which may not be that of Keras' policy.
+                self._autocast = False
         return super().__call__(inputs, *args, **kwargs)
 
     def build(self, input_shape):

@@ -359,7 +359,16 @@ def test_one_instance_cannot_quantize_inputs_and_kernels(kind):
         lq.layers.QuantDense(3, input_quantizer=kernel)(tf.ones((2, 4)))
 
 
-@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        "float32",
+        tf.float32,
+        np.float32,
+        tf.keras.mixed_precision.Policy("float32"),
+        "mixed_bfloat16",
+    ],
+)
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
 @pytest.mark.parametrize("method", q.METHODS)
 def test_a_layers_own_precision_is_that_of_its_quantizers(method, policy, dtype):
@@ -369,4 +378,13 @@ def test_a_layers_own_precision_is_that_of_its_quantizers(method, policy, dtype)
         outputs = layer(tf.ones((2, 5)))
     finally:
         tf.keras.mixed_precision.set_global_policy("float32")
-    assert outputs.dtype == ("float32" if dtype == "float32" else "bfloat16")
+    assert outputs.dtype == ("bfloat16" if dtype == "mixed_bfloat16" else "float32")
+
+
+def test_alone_it_casts_as_layers_of_keras_do():
+    assert q.FDA()(np.ones((2, 3))).dtype == "float32"
+    tf.keras.mixed_precision.set_global_policy("mixed_float16")
+    try:
+        assert q.FDA()(tf.ones((2, 3))).dtype == "float16"
+    finally:
+        tf.keras.mixed_precision.set_global_policy("float32")

@@ -203,7 +203,7 @@ def test_own_recipes(tmp_path, monkeypatch):
     assert plan.contenders["ResNet20SiMaN"].weight_decay == 5e-4
     assert {contender.epochs for contender in plan.contenders.values()} == {7}
     assert "ResNet20TwoStep is left out: its teacher runs/ResNet20Float" in plan.left_out[0]
-    with pytest.raises(UsageError, match="No experiment"):  # the run of the teacher is unfinished
+    with pytest.raises(UsageError, match="There is no model"):  # the run of it is unfinished
         Comparison("ResNet20FDA", own_recipes=True, teacher=str(tmp_path))
     (tmp_path / "model.keras").touch()
     plan = Comparison("ResNet20FDA", own_recipes=True, teacher=str(tmp_path))
