@@ -255,7 +255,7 @@ def test_softmax_and_all_layers_and_names(networks):
     named = int8_edges(model, images(), layers=["logits"])
     assert [m.name for m in named.layers if isinstance(m, Int8Conv2D)] == ["logits"]
     conversion = convert(named, output_type="int8")
-    name, *ends = types(conversion.flatbuffer)[-2]
+    name, *ends = types(conversion.flatbuffer)[-1]
     assert (name, ends) == ("SOFTMAX", [["INT8"], ["INT8"]])
     interpreter = Interpreter(conversion.flatbuffer)
     assert interpreter.output_quantization[0][:2] == (1 / 256, -128)
