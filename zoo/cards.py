@@ -293,7 +293,8 @@ inputs = zoo.preprocess("{entry.name}", images)  # pixels of 0 to 255
 predictions = model.predict(inputs)
 lqx.deploy.convert(model{real}).save("model.tflite")  # for Larq Compute Engine and larq_ext.runtime
 
-latent = zoo.get("{entry.name}", form="training")  # to train on; the weights of the other are fixed
+# To train on; the weights of the one above are fixed.
+latent = zoo.get("{entry.name}", form="training")
 ```
 
 ```bash

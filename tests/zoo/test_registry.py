@@ -275,7 +275,7 @@ def test_names_of_the_package_are_taken_from_the_start(own_home):
 
 
 def test_any_part_of_a_name_is_a_pattern():
-    assert zoo.list_models("net20.si") == ["resnet20.siman"]
+    assert zoo.list_models("net20.si") == ["resnet20.siman", "resnet20.siman_cifar10"]
     assert zoo.list_models("net20.si*") == []
 
 
