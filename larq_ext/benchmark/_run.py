@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -73,7 +74,8 @@ def benchmark(
         ValueError: if a contender or kernel is unknown or needs the model, or if none can run.
         DeploymentError: if the model cannot be converted.
     """
-    several = [num_threads] if isinstance(num_threads, Integral) else num_threads
+    # NumPy's integers are as good as Python's.
+    several: Any = [num_threads] if isinstance(num_threads, Integral) else num_threads
     threads = tuple(map(checked_threads, several))
     if rounds < 1 or not threads:
         raise ValueError("rounds must be at least 1, and num_threads name one number or several.")
