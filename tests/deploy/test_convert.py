@@ -137,7 +137,7 @@ def test_a_missing_engine_is_named(classifier, monkeypatch):
         "find_spec",
         lambda name, *args: None if name == "larq_compute_engine" else real(name, *args),
     )
-    with pytest.raises(DeploymentError, match=r"pip install 'larq-comp.*convert .* on x86-64"):
+    with pytest.raises(DeploymentError, match=r"pip install 'larq-comp.*convert .* on an x86-64"):
         convert(classifier)
 
 
