@@ -46,10 +46,10 @@ def complete_configuration(part: Any) -> dict[str, Any]:
             for classes without any `get_config` only.
     """
     config = part.get_config()
-    # Ours and Keras name these only where they are set.
-    forgotten = sorted(_own_arguments(part) - config.keys() - {"metrics", "sharing", "dynamic"})
     if any("from_config" in vars(kind) for kind in foreign_classes(part)):
         return config  # which knows what it reads
+    # Ours and Keras name these only where they are set.
+    forgotten = sorted(_own_arguments(part) - config.keys() - {"metrics", "sharing", "dynamic"})
     if forgotten:
         raise TypeError(f"{type(part).__name__} does not name {forgotten} in its `get_config`.")
     return config

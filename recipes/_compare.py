@@ -158,11 +158,11 @@ class Comparison:
                 continue
             found = found.replace(**overrides)
             if found.teacher is not None:
-                if "teacher" in overrides:
-                    check_source(found.teacher)  # what is asked for is not left out
                 try:
                     check_source(found.teacher)
                 except UsageError:
+                    if "teacher" in overrides:
+                        raise  # what is asked for is not left out
                     self.left_out.append(
                         f"{name} is left out: its teacher {found.teacher} is not there yet."
                     )

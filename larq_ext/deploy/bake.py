@@ -19,7 +19,12 @@ from larq_ext.deploy._surgery import configuration, made
 from larq_ext.deploy._transposed import BinaryConv2DTranspose, transposed_weights
 from larq_ext.deploy.errors import DeploymentError
 from larq_ext.deploy.layers import BinaryConv2D, BinaryDense, DeployedSign, deployed_weights
-from larq_ext.layers import QuantConv2D, QuantDense, _without_constraint_warning
+from larq_ext.layers import (
+    _ZERO_ONE_FUNCTIONS,
+    QuantConv2D,
+    QuantDense,
+    _without_constraint_warning,
+)
 from larq_ext.quantizers import BinaryQuantizer, InputForm, KernelForm, factor_kernel
 from larq_ext.quantizers._sharing import keep_apart
 
@@ -36,7 +41,6 @@ _PLAIN_FUNCTIONS = (
     lq.quantizers.swish_sign,
     lq.math.sign,
 )
-_HEAVISIDE = lq.quantizers.ste_heaviside
 _KNOWN_LAYERS = (
     lq.layers.QuantConv2D,
     lq.layers.QuantConv2DTranspose,
@@ -174,7 +178,7 @@ def _is_quantized(layer) -> bool:
 def _is_binary(quantizer) -> bool:
     return getattr(quantizer, "precision", None) == 1 or quantizer in (
         *_PLAIN_FUNCTIONS,
-        _HEAVISIDE,
+        *_ZERO_ONE_FUNCTIONS,
     )
 
 
@@ -203,7 +207,7 @@ def _input_form(quantizer) -> InputForm | None:
         return None if computes_otherwise(quantizer, "input_form") else quantizer.input_form()
     if _is_one_of(quantizer, DeployedSign, *_PLAIN_SIGNS) or quantizer in _PLAIN_FUNCTIONS:
         return InputForm()
-    if _is_one_of(quantizer, lq.quantizers.SteHeaviside) or quantizer is _HEAVISIDE:
+    if _is_one_of(quantizer, lq.quantizers.SteHeaviside) or quantizer in _ZERO_ONE_FUNCTIONS:
         return InputForm(zero_one=True)
     if _is_one_of(quantizer, lq.quantizers.DoReFa) and quantizer.mode == "activations":
         return InputForm(zero_one=True, threshold=0.5)
