@@ -68,7 +68,7 @@ def load_flatbuffer(flatbuffer_or_path: bytes | bytearray | str | Path) -> bytes
 def atomic(path: Path) -> Iterator[Path]:
     """Gives a temporary path and renames it to `path` when the block ends without an error.
 
-    So a reader sees the old file or the new one, never half of one.
+    So a reader sees the old file or the new one, never half of one, after a power cut too.
 
     # Arguments
         path: The file to write; missing folders are made. The temporary one is in the same folder,
@@ -79,6 +79,57 @@ def atomic(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield temporary
+        sync(temporary)
         temporary.replace(path)
+        sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Has a file, or the names in a folder, written to the disk before anything else happens.
+
+    A rename may get there before what is in the file. Windows cannot be asked this way.
+    """
+    if os.name != "posix":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        if not path.is_dir():  # which some file systems refuse
+            raise
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def locked(folder: Path, *, wait: bool) -> Iterator[None]:
+    """Keeps all others out who lock the same folder, until the block or the process ends.
+
+    It leaves no file behind. Windows and some network file systems have no such lock: nobody is
+    kept out there.
+
+    # Arguments
+        folder: An existing folder.
+        wait: Whether to wait for the one who has it.
+
+    # Raises
+        BlockingIOError: if another has it, and this one does not wait.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(descriptor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,24 @@ def pillow() -> Any:
     except ImportError as error:
         raise ImportError("Images need Pillow: type `pip install 'pillow>=10'`.") from error
     return Image
+
+
+def orientation(content: bytes) -> int:
+    """How an encoded picture is to be turned, by its EXIF data: their number, 1 for not at all.
+
+    # Raises
+        ImportError: if Pillow is missing.
+    """
+    Image = pillow()
+    # Of a PNG file Pillow would decode everything before it says that there is nothing.
+    if not content.startswith(b"\xff\xd8") and b"eXIf" not in content:
+        return 1
+    try:
+        with Image.open(io.BytesIO(content)) as opened:
+            number = opened.getexif().get(_ORIENTATION, 1)
+    except Exception:  # who decodes it says what is wrong with it
+        return 1
+    return number if number in _UPRIGHT else 1
 
 
 def load_image(path: Path, channels: int, *, upright: bool = True) -> Any:

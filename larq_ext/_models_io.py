@@ -75,6 +75,9 @@ def _load_model(name: str | Path, path: Path | None, form: str) -> Any:
         first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
         # Larq Zoo's networks have objects of their own, which only its import makes known.
         unknown = "nknown" in str(error) or "larq_zoo" in str(error)
+        if unknown and "larq_ext_zoo" not in sys.modules:
+            importlib.import_module("larq_ext_zoo")  # its layers that prepare images
+            return load_model(name, form)
         if unknown and "larq_zoo" not in sys.modules:
             try:
                 importlib.import_module("larq_zoo")

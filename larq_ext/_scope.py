@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import larq as lq
+from tf_keras.src import backend
 from tf_keras.src.mixed_precision.policy import get_policy, policy_scope
 
 _policy = threading.RLock()
@@ -48,6 +49,25 @@ def float32_policy() -> Iterator[None]:
     """Makes layers in float32."""
     with dtype_policy("float32"):
         yield
+
+
+@contextmanager
+def fresh_names() -> Iterator[None]:
+    """Counts layers without names of their own from the start, as if nothing had been built.
+
+    So a network has the same names whenever it is built, by which its weights are found. Keras
+    counts on behind what it counted before and in here.
+    """
+    counts, seen = backend.get_default_graph_uid_map(), backend.OBSERVED_NAMES
+    counts_before, seen_before = dict(counts), set(seen)
+    counts.clear()
+    seen.clear()
+    try:
+        yield
+    finally:
+        seen.update(seen_before)
+        for name, count in counts_before.items():
+            counts[name] = max(counts[name], count)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import tensorflow as tf
 from zookeeper import Field, component
 from zookeeper import configure as configure_component
 
+from larq_ext._scope import fresh_names
 from larq_ext._text import read_option, split_options
 from larq_ext_recipes import _overrides
 from larq_ext_recipes._errors import UsageError
@@ -61,6 +62,7 @@ _IDLE_WITHOUT = {
     "binary_optimizer=bop": {"bop_threshold", "bop_gamma"},
     "a teacher": {"distillation", "temperature"},
 }
+_MILESTONES = ("milestones", "quantizer_milestones")
 _BELOW_ONE = ("momentum", "weight_average", "bop_gamma")
 
 
@@ -253,7 +255,12 @@ class BaseExperiment(abc.ABC):
 
     def __post_configure__(self) -> None:
         self.check_least(_LEAST)
-        for field in ("learning_rate", "quantizer_learning_rate", "gradient_clip_norm"):
+        for field in (
+            "learning_rate",
+            "quantizer_learning_rate",
+            "gradient_clip_norm",
+            "step_factor",
+        ):
             value = getattr(self, field)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise UsageError(f"{field} must be above 0, received {value}.")
@@ -269,6 +276,11 @@ class BaseExperiment(abc.ABC):
                 f"warmup_epochs={self.warmup_epochs} leaves nothing of epochs={self.epochs}: "
                 "give more epochs or less warm-up."
             )
+        for field in _MILESTONES:
+            if min(getattr(self, field), default=1) < 1:
+                raise UsageError(
+                    f"{field} are epochs from 1 on, received {list(getattr(self, field))}."
+                )
         _ = self.augmentation  # which checks its own settings
         if self.quantizer is None and (self.binarize != "all" or self.first_step_epochs):
             raise UsageError(
@@ -354,10 +366,9 @@ class BaseExperiment(abc.ABC):
             UsageError: if there is no such network, or it refuses the quantizer or an option.
         """
         options = self._options
-        # Layers without names of their own have the same ones whenever the network is built.
-        tf.keras.backend.reset_uids()
         try:
-            model = self._network()(**self.network_arguments(dataset), **options)
+            with fresh_names():
+                model = self._network()(**self.network_arguments(dataset), **options)
         except (ValueError, TypeError) as error:
             with_options = "".join(f", {key}={value!r}" for key, value in options.items())
             raise UsageError(
@@ -430,6 +441,27 @@ class BaseExperiment(abc.ABC):
             bop=(self.bop_threshold, self.bop_gamma) if self.binary_optimizer == "bop" else None,
             quantizer_rate=quantizer_rate,
         )
+
+    def unreached(self) -> list[str]:
+        """A sentence about each kind of milestones of which some lie behind the end of the run."""
+        used = {
+            "milestones": self.schedule == "step",
+            "quantizer_milestones": self.quantizer_learning_rate is not None,
+        }
+        late = {
+            field: [epoch for epoch in getattr(self, field) if epoch >= self.epochs]
+            for field in _MILESTONES
+            if used[field]
+        }
+        return [
+            f"{field} {epochs} are not reached in {self.epochs} epochs: no rate falls there."
+            for field, epochs in late.items()
+            if epochs
+        ]
+
+    def evaluation_batch(self, dataset: Dataset) -> int:
+        """Images of a batch in an evaluation: where they fit to train, they fit to evaluate."""
+        return min(dataset.evaluation_batch, self.batch_size)
 
     def decayed_variables(self, model: tf.keras.Model) -> list[tf.Variable]:
         """The variables of a network that `weight_decay` is for."""

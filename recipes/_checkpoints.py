@@ -12,6 +12,7 @@ import warnings
 import numpy as np
 import tensorflow as tf
 
+from larq_ext._files import sync
 from larq_ext_recipes._errors import TrainingError
 from larq_ext_recipes._files import read_json, write_json
 
@@ -100,9 +101,12 @@ class Checkpoints:
         try:
             self._checkpoint.write(str(temporary / "state"))
             write_json(temporary / "position.json", dataclasses.asdict(position))
+            for part in temporary.iterdir():
+                sync(part)
             if target.exists():  # the same position again, after a resume: that one may be damaged
                 target.rename(replaced)
             temporary.rename(target)
+            sync(self._folder)  # before an older one is deleted
         finally:
             if replaced.exists() and not target.exists():
                 replaced.rename(target)

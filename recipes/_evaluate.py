@@ -16,6 +16,7 @@ from larq_ext_recipes import datasets
 from larq_ext_recipes._errors import UsageError
 from larq_ext_recipes._pipeline import evenly_spread
 from larq_ext_recipes._pose_evaluation import (
+    check_tool,
     evaluate_mean_pose,
     evaluate_pose,
     make_estimator,
@@ -71,17 +72,17 @@ def evaluate(
             f"{tuple(given)}: give the data set that it is for, one of "
             f"{', '.join(sorted([*datasets.LOADERS, POSES]))}."
         )
+    if predictor.output_shape != (len(data.classes),):
+        raise UsageError(
+            f"{name} gives outputs of shape {tuple(predictor.output_shape)} per image, but "
+            f"{dataset} has {len(data.classes)} classes."
+        )
     parts, numbers = [], []
     with datasets.readable_errors(data, training=False):
         for images, labels in data.evaluation(100, limit=limit).as_numpy_iterator():
             parts.append(predictor.predict(images))
             numbers.append(labels)
     outputs, labels = np.concatenate(parts), np.concatenate(numbers)
-    if outputs.shape != (len(labels), len(data.classes)):
-        raise UsageError(
-            f"{name} gives outputs of shape {outputs.shape[1:]} per image, but {dataset} has "
-            f"{len(data.classes)} classes."
-        )
     probabilities = _probabilities(outputs.astype(np.float64))
     right = probabilities[np.arange(len(labels)), labels]
     return {
@@ -145,6 +146,7 @@ def evaluate_poses(
         DatasetError: if the data is missing or damaged.
     """
     name = model.name if isinstance(model, tf.keras.Model) else str(model)
+    check_tool()
     estimator = make_estimator(model, flip_test=flip_test, decoding=decoding)  # before the data
     folder = coco_keypoints.data_folder(data_dir)
     split = coco_keypoints.read_split(folder, "test")

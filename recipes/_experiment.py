@@ -155,7 +155,8 @@ class Experiment(BaseExperiment):
         # Plain cross-entropy, to be compared with that of other runs: no smoothing, no penalties.
         plain = tf.keras.metrics.SparseCategoricalCrossentropy(name="cross_entropy")
         model.compile(metrics=[self.metric(), plain])
-        test = model.evaluate(dataset.evaluation(), verbose=0, return_dict=True)
+        batches = dataset.evaluation(self.evaluation_batch(dataset))
+        test = model.evaluate(batches, verbose=0, return_dict=True)
         return {
             "evaluated_on": f"{dataset.test_size} {dataset.evaluated} images",
             "classes": list(dataset.classes),

@@ -12,6 +12,7 @@ import io
 from collections.abc import Iterator
 from unittest import mock
 
+import numpy as np
 import tensorflow as tf
 
 from larq_ext_recipes._errors import UsageError
@@ -107,7 +108,9 @@ class _Stateless:
         return tf.random.stateless_normal(shape, self._next(), mean, stddev, dtype)
 
     def gamma(self, shape, alpha):
-        return tf.random.stateless_gamma(shape, self._next(), alpha)
+        # Of small alphas many draws are 0 in float32, and two zeros have no ratio.
+        drawn = tf.random.stateless_gamma(shape, self._next(), alpha)
+        return tf.maximum(drawn, np.finfo(np.float32).tiny)
 
     def shuffle(self, value, seed=None):
         return tf.random.experimental.stateless_shuffle(value, self._next())

@@ -13,7 +13,7 @@ from larq_ext.pose.boxes import BoxFile
 from larq_ext.pose.estimator import Pose, PoseEstimator
 from larq_ext.pose.geometry import box_to_view, view_area
 from larq_ext.pose.scoring import evaluate as coco_evaluate
-from larq_ext.pose.scoring import record, results
+from larq_ext.pose.scoring import pycocotools, record, results
 from larq_ext_recipes._errors import UsageError
 from larq_ext_recipes.datasets.coco_keypoints import PersonSplit
 
@@ -71,6 +71,18 @@ def picture_boxes(split: PersonSplit, file: str | pathlib.Path | None) -> list[P
     if not result:
         raise UsageError(f"{file} has no box in the {len(split.image_ids)} pictures of the data.")
     return result
+
+
+def check_tool() -> None:
+    """Looks whether COCO's own tool is here, before anything that takes long.
+
+    # Raises
+        UsageError: if it is missing, with the line to type.
+    """
+    try:
+        pycocotools()
+    except ImportError as error:
+        raise UsageError(str(error)) from error
 
 
 def make_estimator(model: Any, *, flip_test: bool, decoding: str) -> PoseEstimator:

@@ -3,7 +3,6 @@
 Annotations are evaluated here: zookeeper reads the types of the fields from them.
 """
 
-import importlib.util
 from typing import Any, Literal
 
 import tensorflow as tf
@@ -13,7 +12,12 @@ from larq_ext.pose.estimator import STRIDE
 from larq_ext.pose.keypoints import KEYPOINTS
 from larq_ext_recipes._base_experiment import FREE_FIELDS, BaseExperiment, CurveLabels, defaults_of
 from larq_ext_recipes._errors import UsageError
-from larq_ext_recipes._pose_evaluation import describe_numbers, evaluate_pose, picture_boxes
+from larq_ext_recipes._pose_evaluation import (
+    check_tool,
+    describe_numbers,
+    evaluate_pose,
+    picture_boxes,
+)
 from larq_ext_recipes._pose_loss import KeypointAccuracy, pose_loss
 from larq_ext_recipes._pose_views import PoseAugmentation
 from larq_ext_recipes.datasets.coco_keypoints import PoseDataset, load
@@ -83,10 +87,7 @@ class PoseExperiment(BaseExperiment):
 
         What the end of the run needs is asked for here, before hours of training.
         """
-        if importlib.util.find_spec("pycocotools") is None:
-            raise UsageError(
-                "COCO's numbers need pycocotools: type `pip install 'pycocotools>=2.0.7'`."
-            )
+        check_tool()
         dataset = load(self.data_dir, self.input_size)
         dataset = dataset.hold_out(self.holdout) if self.holdout else dataset
         if self.boxes is not None:
@@ -142,7 +143,8 @@ class PoseExperiment(BaseExperiment):
 
     def score(self, model: tf.keras.Model, dataset: PoseDataset) -> dict[str, Any]:
         model.compile(loss=self.loss, metrics=[self.metric()])
-        test = model.evaluate(dataset.evaluation(), verbose=0, return_dict=True)
+        batches = dataset.evaluation(self.evaluation_batch(dataset))
+        test = model.evaluate(batches, verbose=0, return_dict=True)
         numbers = evaluate_pose(
             model,
             dataset.test,

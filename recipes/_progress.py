@@ -63,6 +63,8 @@ class Display:
         """
         if not self._bar:
             return
+        if step == 1:
+            self._recent.clear()  # the images before were those of another epoch
         self._recent.append((time.monotonic(), images))
         (then, before), (now, _) = self._recent[0], self._recent[-1]
         speed = f"{(images - before) / (now - then):,.0f}" if images > before else "..."

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pathlib
 import shutil
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from larq_ext._files import locked
 from larq_ext_recipes._base_experiment import BaseExperiment
 from larq_ext_recipes._checkpoints import saved
 from larq_ext_recipes._environment import environment, hardware, versions
@@ -14,6 +17,9 @@ from larq_ext_recipes._errors import UsageError
 from larq_ext_recipes._files import read_json, write_json
 from larq_ext_recipes._strategy import Placement
 from larq_ext_recipes._two_step import source_sha256
+from larq_ext_recipes.datasets._dataset import are_repaired
+
+_SOURCES = ("teacher", "initial_weights")
 
 
 class RunFolder:
@@ -54,7 +60,7 @@ class RunFolder:
                 it was started with other settings.
         """
         if resume and overwrite:
-            raise UsageError("--resume and --overwrite exclude each other: give one of them.")
+            raise UsageError("resume and overwrite exclude each other: give one of them.")
         self._content = {
             "configuration": experiment.to_dict(),
             "data": data,
@@ -66,10 +72,17 @@ class RunFolder:
         if resume:
             return self._check_same(self._content)
         self._to_clear = overwrite
+        inside = self._sources_inside(experiment)
+        if overwrite and inside:
+            raise UsageError(
+                f"--overwrite would delete {' and '.join(inside)} of the new run, in {self.path}: "
+                "give output_dir=FOLDER."
+            )
         if not overwrite and self.run.exists():
             raise UsageError(
                 f"{self.path} already has a run: add --resume to continue it, --overwrite to "
-                "delete it and start again, or output_dir=FOLDER to keep both."
+                "delete it and start again (in Python: resume=True, overwrite=True), or "
+                "output_dir=FOLDER to keep both."
             )
         if not overwrite and self._has_a_run:
             raise UsageError(
@@ -80,6 +93,24 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"The output folder {self.path} cannot be made: {error}.") from error
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keeps a second process from writing here at the same time.
+
+        # Raises
+            UsageError: if another process trains here.
+        """
+        with ExitStack() as stack:
+            try:
+                if self._writes:
+                    stack.enter_context(locked(self.path, wait=False))
+            except BlockingIOError as error:
+                raise UsageError(
+                    f"Another process trains in {self.path}: stop it or wait for its end, or give "
+                    "output_dir=FOLDER."
+                ) from error
+            yield
 
     @property
     def sources(self) -> dict[str, str]:
@@ -141,7 +172,13 @@ class RunFolder:
             f"{field} was {old.get(field)!r}, now {new.get(field)!r}"
             for field in _differing(old, new, self._free)
         ]
-        if before["data"] != content["data"]:
+        if are_repaired(before["data"], content["data"]):
+            warnings.warn(
+                "Some pictures have another size than when the run began, which is right where "
+                "damaged ones were replaced.",
+                stacklevel=2,
+            )
+        elif before["data"] != content["data"]:
             differing.append("the images or labels are not the same")
         was, now = before.get("sources", {}), content["sources"]
         if was.get("teacher", now.get("teacher")) != now.get("teacher"):
@@ -153,6 +190,17 @@ class RunFolder:
                 f"The run in {self.path} cannot be resumed with other settings: "
                 f"{'; '.join(differing)}. Give the old ones, or --overwrite to start again."
             )
+
+    def _sources_inside(self, experiment: BaseExperiment) -> list[str]:
+        """What the experiment is made with and `clear` would delete."""
+        found = []
+        for field in _SOURCES:
+            source = pathlib.Path(getattr(experiment, field) or "").expanduser()
+            file = (source / self.model.name if source.is_dir() else source).resolve()
+            places = (self.model.resolve(), self.first_step.resolve())
+            if file.is_file() and any(file.is_relative_to(place) for place in places):
+                found.append(f"the {field} ({source})")
+        return found
 
     @property
     def _has_a_run(self) -> bool:
@@ -175,7 +223,7 @@ class RunFolder:
 def _sources(experiment: BaseExperiment) -> dict[str, str]:
     """SHA-256 of the models that the experiment is made with, of those that are there."""
     sums = {}
-    for field in ("teacher", "initial_weights"):
+    for field in _SOURCES:
         source = getattr(experiment, field)
         sha256 = None if source is None else source_sha256(source)
         if sha256 is not None:

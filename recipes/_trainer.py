@@ -86,6 +86,7 @@ def _run(
     folder = RunFolder(experiment, writes=placement.is_chief)
     folder.start(experiment, dataset.fingerprint(), resume, overwrite)
     with (
+        folder.lock(),
         datasets.readable_errors(dataset, training=True),
         placement.lost_workers(folder.describe_last),
         lq.context.quantized_scope(False),
@@ -101,7 +102,7 @@ def _run(
         first_step = None
         if experiment.first_step_epochs:
             first = experiment.first_step(folder.first_step)
-            _check_steps(first, experiment, dataset, starts=not resume)
+            _check_steps(first, experiment, dataset, starts=not resume and placement.is_chief)
             with _disk_errors(folder):
                 folder.record()
             started = placement.from_chief((folder.first_step / "run.json").exists())
@@ -145,10 +146,9 @@ class _Trainer:
             shard=shard,
             replicas=placement.replicas,
         )
-        self.test_batches = dataset.evaluation(shard=shard)
-        positions = batch_positions(
-            dataset.test_size, dataset.evaluation_batch, shard=shard, keep_all=True
-        )
+        test_batch = experiment.evaluation_batch(dataset)
+        self.test_batches = dataset.evaluation(test_batch, shard=shard)
+        positions = batch_positions(dataset.test_size, test_batch, shard=shard, keep_all=True)
         self.test_steps = math.ceil(len(positions) / placement.replicas)
         self.learning_rate = experiment.make_learning_rate(self.data.steps_per_epoch)
         with placement.strategy.scope():
@@ -172,8 +172,9 @@ class _Trainer:
             folder.log, self.position.epoch, dataset.evaluated, writes=placement.is_chief
         )
         self.recorder = _Recorder()
+        self.schedules = self._schedules()
         self.callbacks = tf.keras.callbacks.CallbackList(
-            [*self._schedules(), *callbacks, self.recorder],
+            [*self.schedules, *callbacks, self.recorder],
             model=self.model,
             epochs=experiment.epochs,
             steps=self.data.steps_per_epoch,
@@ -211,9 +212,13 @@ class _Trainer:
         if experiment.quantizer is None:
             return []
         schedules = larq_ext.callbacks.method_schedules(experiment.quantizer, experiment.epochs)
-        if experiment.binarize == "all":
-            return schedules
-        return [schedule for schedule in schedules if schedule.applies_to(self.model)]
+        used = [schedule for schedule in schedules if schedule.applies_to(self.model)]
+        if experiment.binarize == "all" and used != schedules:
+            raise UsageError(
+                f"No quantizer of {self.model.name} is of quantizer={experiment.quantizer}, whose "
+                "numbers change while it trains: give the quantizer that the network is made with."
+            )
+        return used
 
     def _compile(self) -> None:
         """Compiles, and makes all variables exist that a checkpoint has to restore."""
@@ -255,6 +260,12 @@ class _Trainer:
                 start.epoch * steps + start.step,
             ) as self.display,
         ):
+            if start.epoch == epochs:
+                # Stopped in the scores at the end: not all that schedules set is in checkpoints.
+                for schedule in self.schedules:
+                    schedule.on_epoch_begin(epochs - 1)
+            for remark in self.experiment.unreached():
+                self.display.say(remark)
             if start.epoch or start.step:
                 self.display.say(f"Resumed in epoch {start.epoch + 1} after step {start.step}.")
             for epoch in range(start.epoch, epochs):
@@ -307,6 +318,7 @@ class _Trainer:
         done = epoch + 1
         test: dict[str, float] = {}
         if done % self.experiment.evaluate_every == 0 or done == self.experiment.epochs:
+            self._save()  # it may take long, and what is stopped in it is not the epoch
             with self.average.in_place() if self.average else contextlib.nullcontext():
                 test = self._evaluate()
         seconds = self.position.epoch_seconds

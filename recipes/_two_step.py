@@ -98,8 +98,6 @@ def load_source(source: Source) -> tf.keras.Model:
     """
     check_source(source)
     try:
-        # Layers without names of their own are then called as in the network of an experiment.
-        tf.keras.backend.reset_uids()
         return load_model(pathlib.Path(source).expanduser(), form="training")
     except (ValueError, OSError) as error:
         raise UsageError(f"Cannot load {source}: {error}") from error

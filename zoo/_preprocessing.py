@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -87,6 +88,25 @@ class Preprocessing:
         return (x - np.float32(self.mean)) * (1 / np.float32(self.std))
 
 
+def without_far_ends(images: tf.Tensor, seen: float = 1.0) -> tf.Tensor:
+    """The middle of images that are more than eight times as long as they are wide.
+
+    The centre is cut out of them in any case, and resized as a whole a small file of 20,000 x 1
+    pixels would take gigabytes.
+
+    # Arguments
+        images: `(samples, rows, columns, channels)`.
+        seen: How many times the shorter side is looked at.
+
+    # Returns
+        The images, or their middle.
+    """
+    sides = tf.shape(images)[1:3]
+    longest = math.ceil(8 * max(1.0, seen)) * tf.reduce_min(sides)
+    top, left = tf.unstack(tf.maximum(sides - longest, 0) // 2)
+    return images[:, top : top + longest, left : left + longest]
+
+
 @tf.keras.utils.register_keras_serializable(package="larq_ext_zoo")
 class ResizeAndCrop(tf.keras.layers.Layer):
     """Resizes the shorter side and cuts out the centre, as recipes do to evaluate.
@@ -109,6 +129,8 @@ class ResizeAndCrop(tf.keras.layers.Layer):
         self.interpolation = interpolation
 
     def call(self, images):
+        if self.resize is not None:
+            images = without_far_ends(images, max(self.height, self.width) / self.resize)
         images = tf.cast(images, tf.float32)
         sides = tf.shape(images)[1:3]
         if self.resize is not None:

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from larq_ext_recipes._pipeline import Steps
-from larq_ext_recipes.datasets._dataset import DatasetError
+from larq_ext_recipes.datasets._dataset import DatasetError, fingerprint_of_pictures
 from larq_ext_recipes.datasets._looking import describe, how_to_extract
 from larq_ext_recipes.datasets._pictures import PictureDataset, decode_all, decode_or_name
 
@@ -62,6 +62,7 @@ class FolderDataset(PictureDataset):
         classes: Class names in the order of the labels.
         image_size: Height and width as a network sees them, pixels.
         evaluated: What `test` is: `"test"`, or `"holdout"` where training pictures stand in.
+        upright: Whether pictures are turned as their EXIF data say.
     """
 
     name: str
@@ -70,6 +71,7 @@ class FolderDataset(PictureDataset):
     classes: tuple[str, ...]
     image_size: int
     evaluated: str = "test"
+    upright: bool = False
 
     @property
     def train_size(self) -> int:
@@ -100,16 +102,17 @@ class FolderDataset(PictureDataset):
         )
 
     def fingerprint(self) -> str:
-        """A SHA-256 of names and sizes of all files and the preprocessing, in hexadecimal.
+        """A SHA-256 of the names of all files and the preprocessing, and the bytes of all.
 
         Not of the pictures: reading those of ImageNet would take an hour.
         """
         digest = hashlib.sha256(repr((self.mean, self.std, self.image_size)).encode())
         for split in (self.train, self.test):
             digest.update(f"{len(split)}\n".encode())
-            for file, size in zip(split.files, split.sizes, strict=True):
-                digest.update(b"%b:%d\n" % (file, size))
-        return digest.hexdigest()
+            for file in split.files:
+                digest.update(b"%b\n" % file)
+        sizes = (int(split.sizes.sum()) for split in (self.train, self.test))
+        return fingerprint_of_pictures(digest.hexdigest(), sizes)
 
     def shuffled(self, key: tf.Tensor, steps: Steps, start_step: tf.Tensor) -> tf.data.Dataset:
         return steps.shuffled(self.train_size, key, start_step)
@@ -132,6 +135,7 @@ def read_folder(
     count: int | None = None,
     names: dict[str, str] | None = None,
     advice: str = "",
+    upright: bool = False,
 ) -> FolderDataset:
     """Finds the pictures of a data set and checks that all of them are there.
 
@@ -143,6 +147,7 @@ def read_folder(
         names: The folders that there must be, with the names of their classes; by default they
             are the names.
         advice: Where the data comes from, in a sentence for errors.
+        upright: Whether pictures are turned as their EXIF data say.
 
     # Returns
         The data set.
@@ -164,7 +169,7 @@ def read_folder(
         )
     splits = [_read_split(folder, classes) for folder in (train, test)]
     labels = tuple((names or {}).get(folder, folder) for folder in classes)
-    return FolderDataset(name, *splits, labels, image_size)
+    return FolderDataset(name, *splits, labels, image_size, upright=upright)
 
 
 def _find_root(name: str, folder: pathlib.Path, advice: str) -> pathlib.Path:

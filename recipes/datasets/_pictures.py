@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import abc
 import concurrent.futures
+import functools
 import sys
 from collections.abc import Callable, Iterable
 
+import numpy as np
 import tensorflow as tf
 
-from larq_ext._images import IMAGENET_MEAN, IMAGENET_STD
+from larq_ext._images import IMAGENET_MEAN, IMAGENET_STD, orientation
 from larq_ext_recipes._augmentation import Augmentation, Draws
 from larq_ext_recipes._errors import UsageError
 from larq_ext_recipes._pipeline import Row, untransformed, without_fill
 from larq_ext_recipes.datasets._dataset import Dataset, DatasetError
+from larq_ext_zoo._preprocessing import without_far_ends
 
 # How a whole JPEG or PNG file ends.
 _ENDS = (b"\xff\xd9", b"IEND\xaeB`\x82")
@@ -29,12 +32,15 @@ class PictureDataset(Dataset, abc.ABC):
 
     # Attributes
         image_size: Height and width as a network sees them, pixels.
+        upright: Whether pictures are turned as their EXIF data say. The usual data sets are
+            trained and evaluated as they are stored, everywhere.
     """
 
     image_size: int
     mean = IMAGENET_MEAN
     std = IMAGENET_STD
     white = 255.0
+    upright = False
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -67,12 +73,13 @@ class PictureDataset(Dataset, abc.ABC):
     ) -> tf.Tensor:
         """One picture, uint8 of `input_shape`."""
         if augmentation is not None and augmentation.crop_scale is not None:
-            picture = decode(content, lambda *size: augmentation.crop_windows(draws, *size))
+            windows = functools.partial(augmentation.crop_windows, draws)
+            picture = self._decode(content, windows)
             picture = resize(picture, [self.image_size, self.image_size])
         else:
             padding = augmentation.crop_padding if augmentation is not None else 0
             shift = augmentation.shifts(draws) if padding else tf.zeros([2], tf.int32)
-            picture = self._cut_out(decode(content), padding, shift)
+            picture = self._cut_out(self._decode(content), padding, shift)
         picture = tf.saturate_cast(tf.round(picture), tf.uint8)
         if augmentation is not None and augmentation.flip:
             mirrored = augmentation.flips(draws)
@@ -80,7 +87,19 @@ class PictureDataset(Dataset, abc.ABC):
             return tf.cond(mirrored, lambda: tf.reverse(picture, [1]), lambda: picture)
         return picture
 
+    def _decode(self, content: tf.Tensor, window=None) -> tf.Tensor:
+        if not self.upright:
+            return decode(content, window)
+        orientation = tf.numpy_function(_orientation, [content], tf.int64, stateful=False)
+        orientation = tf.ensure_shape(orientation, [])
+        return tf.cond(
+            orientation == 1,
+            lambda: decode(content, window),
+            lambda: _part(_turned(decode(content), orientation), window),
+        )
+
     def _cut_out(self, picture: tf.Tensor, padding: int, shift: tf.Tensor) -> tf.Tensor:
+        picture = without_far_ends(picture[None])[0]
         sides = tf.shape(picture)[:2]
         shorter = round(self.image_size * 256 / 224)
         sides = tf.cast(tf.round(sides * shorter / tf.reduce_min(sides)), tf.int32)
@@ -147,14 +166,30 @@ def decode(content: tf.Tensor, window=None) -> tf.Tensor:
 
     def other() -> tf.Tensor:
         picture = tf.io.decode_image(content, channels=3, expand_animations=False)
-        picture = tf.ensure_shape(picture, [None, None, 3])
-        if window is None:
-            return picture
-        size = tf.shape(picture)
-        top, left, height, width = tf.unstack(window(size[0], size[1]), num=4)
-        return picture[top : top + height, left : left + width]
+        return _part(tf.ensure_shape(picture, [None, None, 3]), window)
 
     return tf.cond(tf.io.is_jpeg(content), jpeg, other)
+
+
+def _part(picture: tf.Tensor, window) -> tf.Tensor:
+    if window is None:
+        return picture
+    size = tf.shape(picture)
+    top, left, height, width = tf.unstack(window(size[0], size[1]), num=4)
+    return picture[top : top + height, left : left + width]
+
+
+def _orientation(content: bytes | np.ndarray) -> np.int64:
+    return np.int64(orientation(np.asarray(content, object).item()))  # eager, it is an array
+
+
+def _turned(picture: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
+    """A picture as it is to be seen, by the number from 1 to 8 that EXIF data have."""
+    picture = tf.cond(orientation > 4, lambda: tf.transpose(picture, [1, 0, 2]), lambda: picture)
+    upside_down = tf.reduce_any(orientation == [3, 4, 7, 8])
+    mirrored = tf.reduce_any(orientation == [2, 3, 6, 7])
+    dims = tf.stack([upside_down, mirrored, False])
+    return tf.ensure_shape(tf.raw_ops.Reverse(tensor=picture, dims=dims), [None, None, 3])
 
 
 def resize(picture: tf.Tensor, size) -> tf.Tensor:
@@ -189,7 +224,7 @@ def decode_or_name(content: bytes, name: bytes) -> None:
     except tf.errors.InvalidArgumentError as error:
         raise DatasetError(
             f"{name.decode(errors='replace')} is damaged or no picture ({len(content)} bytes): "
-            "get or extract it again, or delete it."
+            "get or extract it again, or delete it and start again."
         ) from error
 
 

@@ -44,7 +44,12 @@ from larq_ext_recipes.datasets._coco_files import (
     open_pictures,
     read_annotations,
 )
-from larq_ext_recipes.datasets._dataset import Dataset, DatasetError, readable_errors
+from larq_ext_recipes.datasets._dataset import (
+    Dataset,
+    DatasetError,
+    fingerprint_of_pictures,
+    readable_errors,
+)
 from larq_ext_recipes.datasets._persons import Persons, check_entries, read_persons
 from larq_ext_recipes.datasets._pictures import (
     checked,
@@ -122,7 +127,7 @@ class PersonSplit:
     def content(self, number: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
         """An encoded picture, in a graph.
 
-        Resized pictures with annotations of the old size, or pictures that are stored turned with
+        Resized pictures with annotations of the old size, or pictures that are stored lying with
         annotations of what one sees, would train without a complaint: the size is checked.
 
         # Arguments
@@ -266,14 +271,14 @@ class PoseDataset(Dataset):
             split.find_damage(training)
 
     def fingerprint(self) -> str:
-        """A SHA-256 of boxes, keypoints, names and sizes of the pictures, in hexadecimal."""
+        """A SHA-256 of boxes, keypoints and names of the pictures, and the bytes of these."""
         digest = hashlib.sha256(repr((self.mean, self.std, self.input_size)).encode())
         for split in (self.train, self.test):
-            names = zip(split.pictures.names, split.pictures.sizes(), strict=True)
-            digest.update(repr(list(names)).encode())
+            digest.update(repr(list(split.pictures.names)).encode())
             for values in (split.persons.images, split.persons.boxes, split.persons.keypoints):
                 digest.update(np.ascontiguousarray(values).tobytes())
-        return digest.hexdigest()
+        sizes = (sum(split.pictures.sizes()) for split in (self.train, self.test))
+        return fingerprint_of_pictures(digest.hexdigest(), sizes)
 
     def shuffled(self, key: tf.Tensor, steps: Steps, start_step: tf.Tensor) -> tf.data.Dataset:
         return steps.shuffled(self.train_size, key, start_step)

@@ -18,7 +18,7 @@ def load(
     # Arguments
         data_dir: A folder with `train/<class>/` and `val/<class>/` (or `validation`, or `test`;
             the first that is there is evaluated on), or the folder above. The pictures are
-            `.jpg`, `.jpeg` or `.png` files of any size.
+            `.jpg`, `.jpeg` or `.png` files of any size, turned as their EXIF data say.
         image_size: Height and width as a network sees them, pixels; default 224.
 
     # Returns
@@ -28,4 +28,4 @@ def load(
         UsageError: if the size is not above 0.
         DatasetError: if the folder is missing, not extracted or not complete.
     """
-    return read_folder("folder", data_dir, check_size(image_size, IMAGE_SIZE))
+    return read_folder("folder", data_dir, check_size(image_size, IMAGE_SIZE), upright=True)

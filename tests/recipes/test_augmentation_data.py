@@ -220,6 +220,18 @@ def test_mixup_needs_no_global_generator(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("alpha", [0.001, 0.02])
+def test_mixup_with_small_parameters_has_no_nan(alpha):
+    """Most draws of their gamma distributions are 0 in float32."""
+    pytest.importorskip("keras_cv")
+    images, labels = tf.random.normal([500, 2, 2, 3]), tf.eye(500)
+    for seed in range(4):
+        mixed, shares = _keras_cv.mixup(images, labels, tf.constant([seed, 2]), alpha)
+        assert np.isfinite(mixed).all()
+        np.testing.assert_allclose(tf.reduce_sum(shares, 1), 1, atol=1e-5)
+
+
+@pytest.mark.slow
 def test_both_mixtures_take_turns():
     pytest.importorskip("keras_cv")
     images = np.repeat(np.eye(2, dtype=np.float32)[:, None, None, :], 4, 1).repeat(4, 2)

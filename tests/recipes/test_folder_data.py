@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import pathlib
 import shutil
@@ -10,11 +11,14 @@ import tarfile
 import numpy as np
 import pytest
 import tensorflow as tf
+from tiny import tiny_experiment
 
-from larq_ext._images import IMAGENET_MEAN, IMAGENET_STD
+from larq_ext._images import IMAGENET_MEAN, IMAGENET_STD, load_image
 from larq_ext_recipes import UsageError, datasets
 from larq_ext_recipes._augmentation import Augmentation
+from larq_ext_recipes._run_folder import RunFolder
 from larq_ext_recipes.datasets import DatasetError, imagenette, readable_errors
+from larq_ext_recipes.datasets._dataset import are_repaired
 from larq_ext_recipes.datasets._pictures import decode
 
 image_module = pytest.importorskip("PIL.Image")
@@ -226,6 +230,55 @@ def test_hold_out_takes_the_last_of_each_class(made_pictures):
     assert held.fingerprint() != dataset.fingerprint()
     with pytest.raises(UsageError, match="holdout=8 cannot be taken from folder"):
         dataset.hold_out(8)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_are_turned_as_their_exif_data_say(pictures, orientation):
+    """As `larq-ext predict` turns them, in whole and in part."""
+    exif = image_module.Exif()
+    exif[0x0112] = orientation
+    path = pictures / "train" / "a" / "0.png"
+    smooth(1, 30, 50).save(path, exif=exif)
+    dataset = datasets.load("folder", pictures, image_size=16)
+    content = tf.constant(path.read_bytes())
+    upright = load_image(path, 3)
+    np.testing.assert_array_equal(dataset._decode(content), upright)
+    part = dataset._decode(content, lambda height, width: tf.constant([2, 3, 20, 10]))
+    np.testing.assert_array_equal(part, upright[2:22, 3:13])
+    stored = dataclasses.replace(dataset, upright=False)._decode(content)
+    np.testing.assert_array_equal(stored, load_image(path, 3, upright=False))
+    smooth(1, 30, 50).save(path.with_suffix(".jpg"), exif=exif, quality=95)
+    photo = dataset._decode(tf.constant(path.with_suffix(".jpg").read_bytes())).numpy()
+    assert np.abs(photo - upright.astype(int)).mean() < 5
+
+
+def test_a_very_long_picture_takes_no_gigabytes(pictures):
+    image_module.new("RGB", (20_000, 1), (9, 99, 199)).save(pictures / "val" / "a" / "1.png")
+    dataset = datasets.load("folder", pictures, image_size=32)
+    images, _ = collect(dataset.evaluation())
+    np.testing.assert_allclose(unnormalised(images[2]), [[[9, 99, 199]] * 32] * 32, atol=1e-3)
+
+
+def test_damaged_pictures_can_be_replaced_in_the_middle_of_a_run(pictures, tmp_path):
+    load = lambda: datasets.load("folder", pictures, image_size=16)  # noqa: E731
+    before = load().fingerprint()
+    smooth(1).save(pictures / "train" / "a" / "1.jpg", quality=94)
+    repaired = load().fingerprint()
+    for path in pictures.rglob("*.jpg"):
+        smooth(1, 20, 30).save(path, quality=50)
+    smaller = load().fingerprint()
+    assert are_repaired(before, repaired) and not are_repaired(before, before)
+    assert not are_repaired(before, smaller), "another edition with the same names"
+    assert not are_repaired("ab12", "ab13") and not are_repaired(before, "0" + repaired)
+
+    experiment = tiny_experiment(tmp_path / "run")
+    folder = RunFolder(experiment)
+    folder.start(experiment, before, resume=False, overwrite=False)
+    folder.record()
+    with pytest.warns(UserWarning, match="which is right where damaged ones were replaced"):
+        RunFolder(experiment).start(experiment, repaired, resume=True, overwrite=False)
+    with pytest.raises(UsageError, match="the images or labels are not the same"):
+        RunFolder(experiment).start(experiment, smaller, resume=True, overwrite=False)
 
 
 def test_fingerprint_is_of_names_and_sizes(pictures, tmp_path):

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import larq as lq
@@ -21,17 +22,20 @@ import tensorflow as tf
 import tiny
 from tiny import SignalAt, tiny_experiment, tiny_network
 
+from larq_ext.quantizers._base import hyperparameter_holders, hyperparameters
 from larq_ext_recipes import (
     TrainingError,
     TrainingInterrupted,
     UsageError,
     _run_folder,
+    _trainer,
     evaluate,
     train,
 )
 from larq_ext_recipes._checkpoints import Checkpoints, Position
 from larq_ext_recipes._evaluate import _probabilities, dataset_of
 from larq_ext_recipes._logs import EpochRecord, draw_learning_curve
+from larq_ext_recipes._progress import Display
 from larq_ext_recipes._run_folder import RunFolder
 from larq_ext_recipes.datasets import digits
 
@@ -356,6 +360,106 @@ def test_overwriting_deletes_nothing_for_a_run_that_cannot_start(finished, tmp_p
     with pytest.raises(UsageError, match="There is no model"):
         train(tiny_experiment(copy, teacher="nowhere"), overwrite=True)
     assert sorted(path.name for path in copy.rglob("*")) == before
+
+
+@pytest.mark.parametrize("field", ["teacher", "initial_weights"])
+def test_overwriting_does_not_delete_what_the_run_is_made_with(finished, tmp_path, field):
+    copy = tmp_path / "run"
+    shutil.copytree(finished[0], copy)
+    for source in (copy, copy / "model.keras"):
+        with pytest.raises(UsageError, match=rf"would delete the {field} .*give output_dir="):
+            train(tiny_experiment(copy, **{field: str(source)}), overwrite=True)
+    assert (copy / "model.keras").is_file()
+
+
+def test_a_network_without_the_quantizer_starts_no_run(finished, tmp_path):
+    def without(*, quantizer, **arguments):
+        return tiny_network(quantizer="ste_sign", **arguments)
+
+    copy = tmp_path / "run"
+    shutil.copytree(finished[0], copy)
+    with pytest.raises(UsageError, match="No quantizer of tiny is of quantizer=fda"):
+        train(tiny_experiment(copy, network=without), overwrite=True)
+    assert (copy / "model.keras").is_file()
+
+
+def test_one_folder_is_for_one_process_at_a_time(tmp_path):
+    experiment = tiny_experiment(tmp_path, epochs=1)
+    folder = RunFolder(experiment)
+    with folder.lock(), pytest.raises(UsageError, match="Another process trains in"):
+        train(experiment)
+    with RunFolder(experiment, writes=False).lock(), folder.lock():
+        pass  # other workers of the same run
+    assert train(experiment, overwrite=True)["epochs"] == 1
+
+
+@pytest.mark.parametrize("quantizer", ["fda", "siman"])
+def test_what_is_stopped_in_an_evaluation_has_lost_no_step(tmp_path, monkeypatch, quantizer):
+    settings = {"quantizer": quantizer, "epochs": 2}
+    whole = train(tiny_experiment(tmp_path / "whole", **settings))
+    run = tmp_path / "stopped"
+
+    def stopped(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_trainer._Trainer, "_evaluate", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            train(tiny_experiment(run, **settings))
+    (last,) = (run / "checkpoints").iterdir()
+    assert last.name == "epoch-00000-step-000015"
+    with monkeypatch.context() as patch:  # and then in the scores at the end
+        patch.setattr(type(tiny_experiment(run)), "score", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            train(tiny_experiment(run, **settings), resume=True)
+    again = train(tiny_experiment(run, **settings), resume=True)
+    assert again["loss"] == pytest.approx(whole["loss"], rel=1e-3)
+    one, two = (
+        hyperparameter_holders(tf.keras.models.load_model(folder / "model.keras"))
+        for folder in (tmp_path / "whole", run)
+    )
+    assert [hyperparameters(holder) for holder in one] == [hyperparameters(h) for h in two]
+
+
+def test_evaluations_take_no_more_memory_than_steps():
+    data = digits.load()
+    assert tiny_experiment("unused", batch_size=32).evaluation_batch(data) == 32
+    assert tiny_experiment("unused", batch_size=5000).evaluation_batch(data) == 500
+
+
+def test_milestones_that_are_not_reached_are_told(tmp_path, capsys):
+    settings = {"schedule": "step", "epochs": 2, "milestones": (1, 2, 90), "progress": "lines"}
+    train(tiny_experiment(tmp_path, **settings))
+    told = "milestones [2, 90] are not reached in 2 epochs: no rate falls there."
+    assert told in capsys.readouterr().out
+    assert tiny_experiment(tmp_path, milestones=(90,), epochs=2).unreached() == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"milestones": (-5,), "schedule": "step"}, "milestones are epochs from 1 on"),
+        ({"quantizer_milestones": (0,)}, "quantizer_milestones are epochs from 1 on"),
+        ({"step_factor": -0.1}, "step_factor must be above 0"),
+        ({"step_factor": math.nan}, "step_factor must be above 0"),
+    ],
+)
+def test_steps_of_rates_that_are_none(settings, message):
+    with pytest.raises(UsageError, match=message):
+        tiny_experiment("unused", **settings)
+
+
+def test_the_speed_on_the_bar_is_right_over_the_end_of_an_epoch(monkeypatch):
+    display = Display("bar", epochs=2, steps=23, done=0)
+    shown = []
+    monkeypatch.setattr(display._bar, "update", lambda *args, numbers, **kw: shown.append(numbers))
+    clock = iter(range(10_000))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock) / 10)
+    for epoch in range(2):
+        for step in range(1, 24):
+            display.step(epoch, step, 64 * step, {"loss": 1.0, "accuracy": 0.5})
+    speeds = {text.split("  ")[2] for text in shown}
+    assert len(speeds) == 2 and "... images/s" in speeds  # and one number, whatever the epoch
 
 
 def test_checkpoints_without_a_run_are_not_gone_on_from(tmp_path):

@@ -1,5 +1,8 @@
 """Preprocessing against plain numpy and against the data sets that the recipes train on."""
 
+import pathlib
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -123,6 +126,25 @@ def test_images_of_different_sizes():
     for image, one in zip(images, together, strict=True):
         np.testing.assert_array_equal(zoo.preprocess("resnet20.fda", image[None])[0], one)
     assert zoo.preprocess("resnet20.fda", []).shape == (0, 32, 32, 3)
+
+
+@pytest.mark.slow
+def test_commands_know_the_layers_of_an_h5_file(tmp_path):
+    """Which names no modules to import."""
+    # Not as a model inside of the model, of whose layers Keras forgets the package there.
+    layers = [tf.keras.Input((40, 50, 3)), *zoo.preprocessing_layers("resnet20.fda").layers]
+    tf.keras.Sequential(layers).save(tmp_path / "model.h5")
+    command = pathlib.Path(sys.executable).with_name("larq-ext")
+    done = subprocess.run([command, "summary", tmp_path / "model.h5"], capture_output=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_very_long_pictures_take_no_gigabytes():
+    layers = zoo.preprocessing_layers("resnet18.fda")
+    one = pixels(1, 1, 1, 3)
+    expected = layers(np.tile(one, (1, 300, 300, 1)))
+    np.testing.assert_allclose(layers(np.tile(one, (1, 20_000, 1, 1))), expected, atol=1e-5)
+    np.testing.assert_allclose(layers(np.tile(one, (1, 1, 20_000, 1))), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["resnet20.fda", "digits_net.fda"])
