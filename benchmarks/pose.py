@@ -150,26 +150,30 @@ def main() -> None:
     from larq_ext_recipes._pose_evaluation import evaluate_mean_pose, evaluate_pose
     from larq_ext_recipes.datasets import coco_keypoints
 
+    names = [run.resolve().name for run in options.runs]
+    if len(set(names)) < len(names):
+        parser.error(f"runs are told apart by the names of their folders, received {names}")
+    about = machine()  # before our own work loads it
     options.output.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     files: dict[tuple[str, str], bytes] = {}
-    for run in options.runs:
+    for run, name in zip(options.runs, names, strict=True):
         model = load_model(run / "model.keras")
         dataset = coco_keypoints.load(options.data_dir, model.input_shape[1:3])
         made = make_files(model, calibration(dataset, options.samples))
         for kind, file in made.items():
-            path = options.output / f"{run.name}.{kind}.tflite"
+            path = options.output / f"{name}.{kind}.tflite"
             path.write_bytes(file)
-            files[run.name, kind] = file
+            files[name, kind] = file
             row = {
-                "network": run.name,
+                "network": name,
                 "kind": kind,
                 "bytes": len(file),
                 "macs": multiply_adds(file),
                 **evaluate_pose(str(path), dataset.test),
             }
             rows.append(row)
-            print(run.name, kind, json.dumps(row), flush=True)
+            print(name, kind, json.dumps(row), flush=True)
     pose = mean_pose(dataset.train.annotations()["annotations"])
     baseline = evaluate_mean_pose(pose, dataset.test)
     times = latencies(files, options.rounds)
@@ -177,7 +181,7 @@ def main() -> None:
         row |= times[row["network"], row["kind"]]
         if row["kind"] == "binary":
             row["lce_milliseconds"] = times[row["network"], "lce"]["milliseconds"]
-    results = {"machine": machine(), "rows": rows, "mean_pose": baseline}
+    results = {"machine": about, "rows": rows, "mean_pose": baseline}
     (options.output / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     (options.output / "results.md").write_text(table(rows, baseline))
     title = f"{rows[0]['persons']} persons in {rows[0]['images']} pictures, labelled boxes"

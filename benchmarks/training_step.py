@@ -113,6 +113,9 @@ def main() -> None:
         _child(options.child, options.batch_size)
         return
 
+    unknown = set(options.only or ()) - set(candidates())
+    if unknown:
+        parser.error(f"--only takes {', '.join(candidates())}, received {', '.join(unknown)}")
     names = [n for n in candidates() if not options.only or n in (BASELINE, *options.only)]
     steps = {name: make_step(name, options.batch_size) for name in names}
     for step in steps.values():

@@ -52,6 +52,9 @@ class PoseEstimator:
         nms_threshold: Of persons in a picture that are more similar than this (OKS) only the best
             is kept; `None` keeps one for each box.
 
+    # Attributes
+        note: A sentence if the weights of the model are random; else `None`.
+
     # Raises
         FileNotFoundError: if there is no such file.
         ValueError: if it is no pose network: one whose output is heat maps of 17 keypoints, a

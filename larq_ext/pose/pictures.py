@@ -71,11 +71,16 @@ def _read(picture: Path, boxes: BoxFile | None) -> tuple[Any, list[str]]:
     """The picture that the boxes are of, and remarks: people label upright ones or stored ones."""
     image = load_image(picture, 3)
     size = None if boxes is None else boxes.image_size(picture)
-    if size in (None, image.shape[:2]):
+    if size is None:
         return image, []
+    # First, as some orientations leave the size as it is; so do training and evaluation.
     stored = load_image(picture, 3, upright=False)
     if stored.shape[:2] == size:
-        return stored, ["it is not turned as its EXIF data say: nor was it for its annotations"]
+        is_turned = stored.shape != image.shape or (stored != image).any()
+        note = "it is not turned as its EXIF data say: nor was it for its annotations"
+        return stored, [note] * is_turned
+    if image.shape[:2] == size:
+        return image, []
     height, width = image.shape[:2]
     return image, [f"it has {width} x {height} pixels, its annotations say {size[1]} x {size[0]}"]
 

@@ -133,6 +133,22 @@ def results(
     return records
 
 
+def pycocotools() -> tuple[Any, Any]:
+    """COCO's own tool, the classes `COCO` and `COCOeval`.
+
+    # Raises
+        ImportError: if it is missing, with the line to type.
+    """
+    try:
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+    except ImportError as error:
+        raise ImportError(
+            "COCO's numbers need pycocotools: type `pip install 'pycocotools>=2.0.7'`."
+        ) from error
+    return COCO, COCOeval
+
+
 def evaluate(
     ground_truth: str | Path | Mapping[str, Any], records: Sequence[Mapping[str, Any]]
 ) -> dict[str, float]:
@@ -154,16 +170,10 @@ def evaluate(
         ValueError: if the ground truth is none, if it has none of the records' pictures, or if a
             record lacks something.
     """
-    try:
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
-    except ImportError as error:
-        raise ImportError(
-            "COCO's numbers need pycocotools: type `pip install 'pycocotools>=2.0.7'`."
-        ) from error
+    COCO, COCOeval = pycocotools()
     dataset = _ground_truth(ground_truth)
     for index, result in enumerate(records):
-        _check_fields(result, _OF_RESULTS, f"Record {index}")
+        _check_record(result, f"Record {index}")
     images = {image["id"] for image in dataset["images"]}
     found = [{**result} for result in records if result["image_id"] in images]
     if records and not found:
@@ -205,8 +215,15 @@ def _ground_truth(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(source[kind], Sequence):
             raise ValueError(f"{name}: `{kind}` is a list, received {source[kind]!r:.60}.")
         for index, entry in enumerate(source[kind]):
-            _check_fields(entry, needed, f"{name}: entry {index} of `{kind}`")
-    annotations = [{"iscrowd": 0, **annotation} for annotation in source["annotations"]]
+            where = f"{name}: entry {index} of `{kind}`"
+            _check_fields(entry, needed, where)
+            _check_id(entry["id" if kind == "images" else "image_id"], where)
+    if len({type(image["id"]) for image in source["images"]}) > 1:
+        raise ValueError(f"{name}: the ids of `images` are all numbers or all texts.")
+    # For COCO's tool, a result that was matched with the annotation 0 was matched with none, and
+    # of two with one number it knows one.
+    numbered = enumerate(source["annotations"], 1)
+    annotations = [{"iscrowd": 0, **person, "id": number} for number, person in numbered]
     categories = [{"id": PERSON, "name": "person"}]
     return {**source, "annotations": annotations, "categories": categories}
 
@@ -215,6 +232,24 @@ def _check_fields(entry: Any, needed: Sequence[str], where: str) -> None:
     missing = [field for field in needed if not isinstance(entry, Mapping) or field not in entry]
     if missing:
         raise ValueError(f"{where} lacks {', '.join(missing)}.")
+
+
+def _check_id(image_id: Any, where: str) -> None:
+    if not isinstance(image_id, int | str):
+        raise ValueError(
+            f"{where}: the id of a picture is a number or a text, received {image_id!r:.60}."
+        )
+
+
+def _check_record(result: Any, where: str) -> None:
+    _check_fields(result, _OF_RESULTS, where)
+    _check_id(result["image_id"], where)
+    shape = np.shape(result["keypoints"])
+    if shape != (3 * len(SIGMAS),):
+        raise ValueError(
+            f"{where}: `keypoints` are {len(SIGMAS)} times x, y, confidence in one list, received "
+            f"the shape {shape}."
+        )
 
 
 def read_json(path: Path) -> Any:

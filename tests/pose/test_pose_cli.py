@@ -129,6 +129,23 @@ def test_a_target_that_cannot_be_written(network_file, folder, tmp_path):
     assert result.stderr.count("Error: ") == 2
 
 
+def test_a_picture_upside_down_with_annotations_of_what_is_stored(network_file, tmp_path):
+    """Which has the same size either way; training and evaluation see what is stored."""
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.fromarray(spot_picture()).save(tmp_path / "a1.png", exif=exif)
+    content = {
+        "images": [{"id": 5, "file_name": "a1.png", "width": 200, "height": 240}],
+        "annotations": [{"image_id": 5, "bbox": BOX}],
+    }
+    (tmp_path / "coco.json").write_text(json.dumps(content))
+    options = ["--boxes", tmp_path / "coco.json", "--json", "--decoding", "dark"]
+    result = run(network_file, tmp_path / "a1.png", *options)
+    assert "it is not turned as its EXIF data say" in result.stderr
+    (record,) = json.loads(result.stdout)
+    np.testing.assert_allclose(places(record)[0], PLACES[0], atol=1.5)
+
+
 @pytest.mark.parametrize("stored", [True, False], ids=["as stored", "upright"])
 def test_annotations_of_a_turned_picture(network_file, folder, tmp_path, stored):
     width, height = (240, 200) if stored else (200, 240)

@@ -118,6 +118,16 @@ def test_the_numbers_are_those_of_the_plain_tool():
     assert len(set(found.values())) > 8 and min(found.values()) > 0
 
 
+@pytest.mark.parametrize("numbers", [[1, 2, 3, 4], [0, 1, 2, 3], [0, 0, 0, 0], [5, 5, 7, 7]])
+def test_the_numbers_of_annotations_do_not_count(numbers):
+    """COCO's tool takes a match with the annotation 0 for none, and knows each number once."""
+    pytest.importorskip("pycocotools")
+    persons = [person(POINTS, image, number) for image, number in enumerate(numbers)]
+    records = [record for image in range(4) for record in results(POINTS, image)]
+    found = scoring.evaluate(truth(*persons), records)
+    assert (found["AP"], found["AR"]) == pytest.approx((1, 1))
+
+
 def test_evaluation_says_nothing_and_changes_nothing(capfd):
     pytest.importorskip("pycocotools")
     dataset, records = truth(person(POINTS)), results(POINTS)
@@ -202,6 +212,21 @@ def test_records_without_what_is_needed():
     del records[0]["score"]
     with pytest.raises(ValueError, match="Record 0 lacks score"):
         scoring.evaluate(truth(person(POINTS)), records)
+
+
+def test_records_that_are_none():
+    pytest.importorskip("pycocotools")
+    records = results(POINTS) * 2
+    for change, message in (
+        ({"keypoints": [1.0] * 50}, r"Record 1: `keypoints` are 17 times .*the shape \(50,\)"),
+        ({"image_id": [1]}, r"Record 1: the id of a picture is a number or a text, received \[1\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            scoring.evaluate(truth(person(POINTS)), [records[0], records[1] | change])
+    mixed = truth(person(POINTS))
+    mixed["images"].append({"id": "b"})
+    with pytest.raises(ValueError, match="are all numbers or all texts"):
+        scoring.evaluate(mixed, records)
 
 
 def test_without_pycocotools_the_error_is_what_to_type(monkeypatch):
