@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from larq_ext._files import atomic
+from larq_ext._files import atomic, locked
 from larq_ext._models_io import load_model
-from larq_ext._scope import quantized_scope
+from larq_ext._scope import fresh_names, quantized_scope
 from larq_ext._text import read_option, split_options
 from larq_ext_zoo import _checks, _store, _weights, registry
 from larq_ext_zoo._architectures import ARCHITECTURES, PAPERS
@@ -58,7 +58,7 @@ def add_entry(
         runs: Folder of a run (`model.keras`, `metrics.json`, `log.csv`), or several folders of
             the same experiment with other seeds: the weights of the first are stored, and mean
             and spread are over all.
-        name: `architecture.tag`, such as `"resnet20.fda_cifar10"`.
+        name: `architecture.tag`, such as `"resnet20.mine"`.
         folder: Where to write. `None` is the folder `entries` in `LARQ_EXT_HOME` (default:
             `~/.larq_ext`), whose entries the zoo always knows.
         description: One line; `None` makes one.
@@ -88,17 +88,21 @@ def add_entry(
     """
     _checks.check(floats in FLOATS, "floats", f"one of {list(FLOATS)}", floats)
     known = _store.home() / "entries"
-    folder = known if folder is None else pathlib.Path(folder).expanduser().absolute()
+    folder = known if folder is None else pathlib.Path(folder).expanduser().resolve()
     if isinstance(runs, str | pathlib.Path):
         runs = [runs]
     folders = [pathlib.Path(run).expanduser() for run in runs]
     registry.check_free(name, folder)
-    if (folder / f"{name}.json").exists() and not overwrite:
-        raise ValueError(f"{folder} already has an entry {name}: take another name or overwrite.")
+    _check_absent(folder, name, overwrite)
     metrics = [_read_json(run / "metrics.json") for run in folders]
     first = metrics[0]
     _check_same(folders, metrics)
     configuration = first["configuration"]
+    if configuration.get("binarize", "all") != "all":
+        raise ValueError(
+            f"{folders[0]} has real kernels (binarize={configuration['binarize']}): an entry of "
+            "the zoo is binary, or real throughout."
+        )
     network = _network(configuration["network"], networks or {})
     if network not in registry.NETWORKS.values() and folder == known:
         raise ValueError(
@@ -135,7 +139,10 @@ def add_entry(
         folder=folder,
         task=task,
     )
+    folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as files:
+        files.enter_context(locked(folder, wait=True))  # else files of two publishers could mix
+        _check_absent(folder, name, overwrite)
         # All files get their names in the end, this one as the last: what was there before stays
         # whole until nothing can go wrong any more, and without it there is no entry.
         record = files.enter_context(atomic(folder / f"{name}.json"))
@@ -161,6 +168,11 @@ def add_entry(
         record.write_text(json.dumps(entry.to_dict(), indent=2) + "\n", encoding="utf-8")
     registry.write_over(entry)
     return entry
+
+
+def _check_absent(folder: pathlib.Path, name: str, overwrite: bool) -> None:
+    if (folder / f"{name}.json").exists() and not overwrite:
+        raise ValueError(f"{folder} already has an entry {name}: take another name or overwrite.")
 
 
 def _existing(path: pathlib.Path) -> pathlib.Path:
@@ -284,7 +296,8 @@ def _write_weights(
     """Writes both forms and loads them again; gives the deployable one as it is stored too."""
     baked = _weights.bake(trained)
     images = np.random.default_rng(0).normal(size=(4, *entry.input_size)).astype("float32")
-    network = entry.network(**entry.arguments)
+    with fresh_names():
+        network = entry.network(**entry.arguments)
     written = {}
     for form, original, copy in (
         ("training", trained, network),

@@ -23,7 +23,7 @@ _RESTART = 416  # "range not satisfiable": what is here cannot be continued
 
 def home() -> pathlib.Path:
     """The local folder: the environment variable `LARQ_EXT_HOME`, or `~/.larq_ext`."""
-    return pathlib.Path(os.environ.get("LARQ_EXT_HOME") or "~/.larq_ext").expanduser().absolute()
+    return pathlib.Path(os.environ.get("LARQ_EXT_HOME") or "~/.larq_ext").expanduser().resolve()
 
 
 def find(entry: Entry, form: str) -> pathlib.Path:

@@ -177,7 +177,9 @@ def _percent(entry: Entry) -> str:
 
 def _mean(entry: Entry) -> str:
     accuracy = entry.accuracy
-    if accuracy is None or accuracy.spread is None:
+    if accuracy is None:
+        return ""
+    if accuracy.spread is None:
         return "one seed"
     return f"{accuracy.mean:.2%} ± {accuracy.spread:.2%} ({len(accuracy.seeds)} seeds)"
 
@@ -204,8 +206,8 @@ def _training(entry: Entry) -> Iterator[tuple[str, str]]:
     for name, value in configuration.items():
         if value and name not in unused and value != _OFF.get(name):
             yield _label(name, configuration), str(value)
-    if entry.accuracy is not None:
-        yield "seeds", ", ".join(map(str, entry.accuracy.seeds))
+    if recipe.get("accuracies"):
+        yield "seeds", ", ".join(recipe["accuracies"])
     # A run that was interrupted may have gone on elsewhere.
     sessions = recipe.get("sessions") or [recipe]
     yield from _each("hardware", [_machine(session.get("hardware")) for session in sessions])
@@ -284,6 +286,7 @@ larq-ext evaluate {name} --dataset coco_keypoints --data-dir FOLDER
 def _classifier_use(entry: Entry, real: str) -> str:
     data = _configuration(entry).get("dataset", "folder")
     where = "" if data == "digits" else " --data-dir FOLDER"
+    fixed = "" if real else "; the binary kernels of the one above are fixed"
     return f"""```python
 import larq_ext as lqx
 import larq_ext_zoo as zoo
@@ -293,7 +296,7 @@ inputs = zoo.preprocess("{entry.name}", images)  # pixels of 0 to 255
 predictions = model.predict(inputs)
 lqx.deploy.convert(model{real}).save("model.tflite")  # for Larq Compute Engine and larq_ext.runtime
 
-# To train on; the weights of the one above are fixed.
+# To train on{fixed}.
 latent = zoo.get("{entry.name}", form="training")
 ```
 

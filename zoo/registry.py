@@ -12,6 +12,7 @@ from typing import Any, Literal
 import larq_ext as lqx  # isort: skip  (Keras 2, before anything uses tf.keras)
 import tensorflow as tf
 
+from larq_ext._scope import fresh_names
 from larq_ext_zoo import _checks, _store, _weights, classification, pose
 from larq_ext_zoo._architectures import ARCHITECTURES
 from larq_ext_zoo._data import DATASETS
@@ -21,7 +22,7 @@ NETWORKS: dict[str, Callable[..., tf.keras.Model]] = {
     name: getattr(room, name) for room in (classification, pose) for name in room.__all__
 }
 # The entries of the package.
-SHIPPED = pathlib.Path(__file__).parent / "entries"
+SHIPPED = pathlib.Path(__file__).resolve().parent / "entries"
 _ENTRIES: dict[str, Entry] = {}
 # What was read of the two known folders: their files, and when these were written.
 _FOLDERS: dict[pathlib.Path, dict[pathlib.Path, int]] = {}
@@ -65,7 +66,7 @@ def register_folder(
         FileNotFoundError: if there is no such folder.
         ValueError: if an entry is malformed, with its file and field, or a name is taken.
     """
-    folder = pathlib.Path(folder).expanduser().absolute()
+    folder = pathlib.Path(folder).expanduser().resolve()
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {folder}.")
     _entries()  # else a name that is known only later would clash there
@@ -73,18 +74,26 @@ def register_folder(
 
 
 def _read_folder(
-    folder: pathlib.Path, networks: Mapping[str, Callable[..., tf.keras.Model]] | None = None
+    folder: pathlib.Path,
+    networks: Mapping[str, Callable[..., tf.keras.Model]] | None = None,
+    *,
+    leave_out: bool = False,
 ) -> list[Entry]:
+    """Adds the entries of a folder; `leave_out` those whose name is taken, with a warning."""
     known = {**NETWORKS, **(networks or {})}
     entries = [read_entry(path, known) for path in sorted(_files(folder))]
     names = [entry.name for entry in entries]
-    for entry in entries:
+    for entry in list(entries):
         other = _ENTRIES.get(entry.name, entry)
         if other.folder != folder or names.count(entry.name) > 1:
-            raise ValueError(
+            message = (
                 f"The entry {entry.name!r} in {folder} clashes with another of that name"
                 f"{_origin(other)}: give it another name."
             )
+            if not leave_out:
+                raise ValueError(message)
+            warnings.warn(f"A model of your own is left out. {message}", stacklevel=4)
+            entries.remove(entry)
     # One that was just published there is read again, from the same file.
     _ENTRIES.update({entry.name: entry for entry in entries})
     return entries
@@ -132,7 +141,7 @@ def _entries() -> dict[str, Entry]:
         if files != _FOLDERS.get(own, {}):
             before = {name: entry for name, entry in _ENTRIES.items() if entry.folder == own}
             networks = {entry.name_in_files: entry.network for entry in before.values()}
-            there = {entry.name for entry in _read_folder(own, networks)}
+            there = {entry.name for entry in _read_folder(own, networks, leave_out=True)}
             for name in before.keys() - there:
                 del _ENTRIES[name]
             _FOLDERS[own] = files
@@ -204,7 +213,8 @@ def get(
         return found.network(**arguments)
     _check_arguments(found, kwargs)
     path = _store.find(found, form)  # before the network, which takes longer
-    model = found.network(**arguments)
+    with fresh_names():
+        model = found.network(**arguments)
     if form == "deployable":
         model = _weights.bake(model)
         for layer in model.layers:

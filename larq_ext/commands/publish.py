@@ -13,7 +13,7 @@ from larq_ext.commands._options import json_option
 
 @click.command("publish")
 @click.argument("runs", nargs=-1, required=True, type=click.Path())
-@click.option("--name", required=True, help="architecture.tag, such as resnet20.fda_cifar10.")
+@click.option("--name", required=True, help="architecture.tag, such as resnet20.mine.")
 @click.option(
     "--folder",
     type=click.Path(file_okay=False),
@@ -83,12 +83,12 @@ def command(
             "No accuracy yet: float16 rounds, so measure what was stored with `larq-ext evaluate "
             f"{name} --json > measured.json` and add --evaluation measured.json --overwrite."
         )
-        if options["folder"] is not None:
-            click.echo(
-                "Commands know the names in the default folder; this one is for Python: "
-                "larq_ext_zoo.register_folder, then larq_ext_recipes.evaluate."
-            )
     else:
         accuracy = entry.accuracy
         click.echo(f"{accuracy.metric:11} {accuracy.value:.2%} ({accuracy.how})")
+    if options["folder"] is not None:
+        click.echo(
+            "Commands know the names in the default folder alone: copy the entry's files there, "
+            "or name this folder in Python, larq_ext_zoo.register_folder."
+        )
     click.echo(f"{entry.name}: {entry.folder / entry.name}.json")

@@ -1,5 +1,6 @@
 """From the folder of a run to an entry, and from the entry to a model that predicts the same."""
 
+import concurrent.futures
 import json
 import pathlib
 import subprocess
@@ -13,6 +14,8 @@ import larq_ext as lqx  # isort: skip  (Keras 2, before anything uses tf.keras)
 import tensorflow as tf
 
 import larq_ext_zoo as zoo
+from larq_ext._files import locked
+from larq_ext._scope import fresh_names
 from larq_ext.cli import main
 from larq_ext_zoo import registry
 from larq_ext_zoo._publish import _description, _options
@@ -267,6 +270,7 @@ def test_classes_of_a_folder_of_pictures_come_from_the_run(run, own_home, tmp_pa
         ({"network": "ResNet20"}, r"its name is resnet20\.TAG"),
         ({"dataset": "mine"}, "does not know how images of 'mine' are prepared"),
         ({"quantizer": "fda"}, "does not"),
+        ({"binarize": "inputs"}, r"has real kernels \(binarize=inputs\)"),
         ({"network_options": "pad_values=0.0"}, "does not compute what model.keras does"),
     ],
 )
@@ -340,6 +344,61 @@ def test_a_network_of_your_own(run, own_home, tmp_path, write_run, inputs):
         zoo.register_folder(tmp_path / "entries")
     zoo.register_folder(tmp_path / "entries", networks)
     assert zoo.get("mine.first")(inputs, training=False).numpy().shape == (100, 10)
+
+
+def test_a_network_with_layers_without_names(own_home, tmp_path, write_run, digits, inputs):
+    """Keras counts them on through the process: the weights are found whatever was built before."""
+
+    def unnamed(*, input_shape, num_classes, quantizer):
+        layers = tf.keras.layers
+        image = tf.keras.Input(input_shape)
+        x = layers.Conv2D(32, 3)(image)
+        x = layers.BatchNormalization()(x)
+        x = lqx.layers.QuantConv2D(8, 3, quantizer=quantizer)(x)
+        x = layers.Dense(num_classes)(layers.Flatten()(x))
+        return tf.keras.Model(image, layers.Softmax()(x))
+
+    def number():
+        return int(tf.keras.layers.Conv2D(1, 1).name.rpartition("_")[2])
+
+    tf.keras.layers.Conv2D(1, 1)
+    with fresh_names():
+        model = unnamed(input_shape=(8, 8, 1), num_classes=10, quantizer="siman")
+    images = (digits.pixels / 16).astype(np.float32)
+    settings = {"network": "me.unnamed", "network_options": ""}
+    write_run(tmp_path / "run", model, images, **settings)
+    networks = {"me.unnamed": unnamed}
+    zoo.add_entry(tmp_path / "run", "mine.unnamed", tmp_path / "entries", networks=networks)
+    expected = model(inputs, training=False)
+    before = number()
+    for _ in range(2):
+        found = zoo.get("mine.unnamed", form="training")(inputs, training=False)
+        np.testing.assert_array_equal(found, expected)
+        zoo.get("mine.unnamed")
+    assert number() > before, "names are not given twice"
+
+
+def test_a_folder_by_another_name(run, own_home, tmp_path):
+    """The user's own, through a link: it is the one that the zoo reads by itself."""
+    (own_home / "entries").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(own_home / "entries")
+    zoo.add_entry(run.folder, "digits_net.linked", tmp_path / "link")
+    assert "digits_net.linked" in zoo.list_models()
+    assert zoo.add_entry(run.folder, "digits_net.linked", overwrite=True)
+
+
+def test_two_publishers_take_turns(run, own_home, tmp_path):
+    folder = tmp_path / "entries"
+    folder.mkdir()
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        with locked(folder, wait=False):
+            with pytest.raises(BlockingIOError), locked(folder, wait=False):
+                pass
+            waiting = pool.submit(zoo.add_entry, run.folder, "digits_net.second", folder)
+            with pytest.raises(concurrent.futures.TimeoutError):
+                waiting.result(timeout=5)
+            assert not list(folder.glob("*.json"))
+        assert waiting.result(timeout=60).name == "digits_net.second"
 
 
 @pytest.mark.slow

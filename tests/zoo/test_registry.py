@@ -247,6 +247,19 @@ def test_a_malformed_entry_of_the_user_leaves_the_others(published, own_home):
         zoo.register(zoo.entry("digits_net.mine"))
 
 
+def test_a_model_of_the_user_with_a_name_of_the_package_is_left_out_alone(published, own_home):
+    """A later version may ship a model of that name."""
+    entries = own_home / "entries"
+    entries.mkdir(parents=True)
+    values = json.loads((published.folder / f"{published.name}.json").read_text())
+    for name in ("digits_net.mine", "digits_net.fda_digits"):
+        (entries / f"{name}.json").write_text(json.dumps(values | {"name": name}))
+    with pytest.warns(UserWarning, match=r"is left out\. The entry 'digits_net\.fda_digits' in"):
+        names = zoo.list_models("digits_net*")
+    assert "digits_net.mine" in names
+    assert zoo.entry("digits_net.fda_digits").folder == registry.SHIPPED
+
+
 def test_a_home_that_cannot_be_read_leaves_the_others(published, own_home, monkeypatch):
     def locked():
         raise PermissionError(13, "Permission denied", "/root")
