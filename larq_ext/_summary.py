@@ -6,10 +6,13 @@ once per output, like a bias, and some parameters exist in training only. And it
 to meet each pixel of the output, which transposed convolutions do not, the last axis but one for
 a side of the image where channels come first, and an unknown side for -1. Larq has no hook for
 any of it, so its classes for a weight and for a layer are replaced by those below; for all others
-they do what they did.
+they do what they did. Where the multiply-adds of a layer are not known it sums up those of the
+others: the class for a model leaves them out then.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import larq as lq
 import numpy as np
@@ -61,6 +64,28 @@ class LayerProfile(lq.models.LayerProfile):
         # Of layers that compute something else than their class's kind, the layer knows it.
         return getattr(layer, "kernel_positions", int(np.prod(sizes)))
 
+    @property
+    def has_op_count(self) -> bool:
+        """Whether its multiply-adds are known."""
+        counted = isinstance(self._layer, lq.models.mac_containing_layers)
+        return not counted or self.output_pixels is not None
+
+
+class ModelProfile(lq.models.ModelProfile):
+    """A model in Larq's summary."""
+
+    @property
+    def has_op_count(self) -> bool:
+        """Whether the operations of all layers are known; else their sum is not the model's."""
+        return all(profile.has_op_count for profile in self.layer_profiles)
+
+    def generate_table(self, include_macs: bool = True) -> Sequence[Sequence[float | str]]:
+        return super().generate_table(include_macs and self.has_op_count)
+
+    def generate_summary(self, include_macs: bool = True) -> Sequence[Sequence[float | str]]:
+        return super().generate_summary(include_macs and self.has_op_count)
+
 
 lq.models.WeightProfile = WeightProfile
 lq.models.LayerProfile = LayerProfile
+lq.models.ModelProfile = ModelProfile

@@ -265,6 +265,21 @@ def test_summary(files):
     assert values["memory_bits"] * 32 == values["float32_memory_bits"]
 
 
+def test_summary_of_an_open_size_has_no_multiply_adds(tmp_path):
+    model = tf.keras.Sequential(
+        [
+            tf.keras.Input((None, None, 3)),
+            tf.keras.layers.Conv2D(4, 3),
+            tf.keras.layers.GlobalAveragePooling2D(),
+            tf.keras.layers.Dense(64),
+        ]
+    )
+    model.save(tmp_path / "open.keras")
+    text = run("summary", tmp_path / "open.keras").stdout
+    assert "MACs" not in text and "Without multiply-adds, as the size of the input" in text
+    assert json.loads(run("summary", tmp_path / "open.keras", "--json").stdout)["macs"] is None
+
+
 def test_a_saved_model_folder_is_loaded(files, tmp_path):
     network().save(tmp_path / "folder", save_format="tf")
     assert run("summary", tmp_path / "folder").exit_code == 0

@@ -23,18 +23,18 @@ def command(model: str, as_json: bool) -> None:
     network = load_model(model)
     import larq as lq
 
+    profile = lq.models.ModelProfile(network)
     if as_json:
-        sizes = [size for tensor in network.inputs or () for size in tensor.shape[1:]]
-        print_json(_profile(lq.models.ModelProfile(network), sized=None not in sizes))
-    else:
-        lq.models.summary(network, print_fn=click.echo)
+        print_json(_profile(profile))
+        return
+    lq.models.summary(network, print_fn=click.echo)
+    if not profile.has_op_count:
+        click.echo("Without multiply-adds, as the size of the input or of a layer is open.")
 
 
-def _profile(profile: Any, sized: bool) -> dict[str, Any]:
-    """Larq's model profile as plain values; memory in bits, as Larq counts it.
-
-    Without the size of the input there are no numbers of multiply-adds.
-    """
+def _profile(profile: Any) -> dict[str, Any]:
+    """Larq's model profile as plain values; memory in bits, as Larq counts it."""
+    sized = profile.has_op_count
     return {
         "name": profile.name,
         "weights": profile.weight_count(),

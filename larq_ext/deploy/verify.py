@@ -52,6 +52,8 @@ class VerifyReport:
             change by a rounding error.
         parting: the first layer where file and Keras part, looked for if samples differ that are
             not unstable.
+        precision: what the model computes in, if that is not float32 throughout: the file is then
+            compared with the deployed form of the model, in float32 as the file.
     """
 
     samples: int
@@ -63,6 +65,7 @@ class VerifyReport:
     different: tuple[int, ...]
     unstable: tuple[int, ...] = ()
     parting: Parting | None = None
+    precision: str | None = None
 
     @property
     def ok(self) -> bool:
@@ -96,6 +99,10 @@ class VerifyReport:
 
     def __str__(self) -> str:
         lines = [f"Samples compared     {self.samples}"]
+        if self.precision is not None:
+            lines.append(
+                f"Compared with        the deployed form in float32: the model has {self.precision}"
+            )
         if self.equal_top1 is not None:
             lines.append(f"Equal top-1          {self.equal_top1} ({self.share:.2%})")
         lines.append(
@@ -162,6 +169,7 @@ def verify(
     # Raises
         ValueError: if the file's inputs or outputs have other shapes than the model's.
     """
+    from larq_ext.deploy.bake import bake
     from larq_ext.runtime import Interpreter  # `deploy` itself needs no runtime
 
     if not tolerance >= 0 or batch_size < 1:
@@ -181,6 +189,10 @@ def verify(
     if not len(actual[0]):
         raise ValueError("There is nothing to compare: inputs hold no sample.")
     structured = arrays[0] if len(arrays) == 1 else arrays
+    precision = _other_precision(model)
+    if precision is not None:
+        # What halves round is more than a file may be off by, in each sample.
+        model = bake(model)
     expected = _as_list(model.predict(structured, batch_size=batch_size, verbose=0))
     shapes = [[output.shape[1:] for output in outputs] for outputs in (expected, actual)]
     if shapes[0] != shapes[1]:
@@ -197,11 +209,9 @@ def verify(
             step = quantization.scale / _scale(expected[index])
             if step <= _LARGEST_STEP:
                 tolerances[index] = max(tolerance, 1.01 * step)
-    report = _compare(expected, actual, tolerances)
+    report = replace(_compare(expected, actual, tolerances), precision=precision)
     if not report.different:
         return report
-    from larq_ext.deploy.bake import bake
-
     baked = bake(model)
     unstable = _unstable(baked, arrays, expected, report.different, tolerances)
     stable = [sample for sample in report.different if sample not in unstable]
@@ -210,6 +220,12 @@ def verify(
         few = [array[stable[:_EXAMINED]] for array in arrays]
         parting = first_parting(baked, load_flatbuffer(flatbuffer), few, tolerance, engine)
     return replace(report, unstable=unstable, parting=parting)
+
+
+def _other_precision(model: tf.keras.Model) -> str | None:
+    """The types, other than float32, that layers compute in."""
+    computed = {str(getattr(layer, "compute_dtype", None)) for layer in model._flatten_layers()}
+    return ", ".join(sorted(computed & {"float16", "bfloat16", "float64"})) or None
 
 
 def _as_list(outputs: Any) -> list[np.ndarray]:

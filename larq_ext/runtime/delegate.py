@@ -23,14 +23,20 @@ _VARIABLE = "LARQ_EXT_KERNEL"
 def library_path() -> Path:
     """Finds the shared library, which any TensorFlow Lite loads as an external delegate.
 
+    In a checkout, that of the package as it was installed.
+
     # Returns
         Its path.
 
     # Raises
         EngineError: if it was not built, because the installation found no C++ compiler.
     """
-    if _LIBRARY.is_file():
-        return _LIBRARY
+    places = [_LIBRARY]
+    if (_LIBRARY.parent / "native").is_dir():  # Python was started in a checkout
+        places += [Path(entry, "larq_ext", "runtime", _LIBRARY.name) for entry in sys.path]
+    for place in places:
+        if place.is_file():
+            return place
     raise EngineError(
         f"The native kernels of larq_ext are not built ({_LIBRARY.name} is missing): install GCC "
         "(9 or newer) or Clang (`apt install g++`, `dnf install gcc-c++`, `xcode-select "

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import larq_ext as lqx
 from larq_ext.deploy._flatbuffer import read_graph
 from larq_ext.deploy._parting import first_parting
 from larq_ext.deploy.bake import bake
@@ -34,6 +35,32 @@ def test_a_right_file_passes(classifier, classifier_conversion, inputs):
     assert report.relative_difference < 1e-4
     assert "equal" in str(report)
     assert json.loads(json.dumps(report.to_dict()))["ok"] is True
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_a_model_of_half_precision_is_compared_in_float32(inputs, policy):
+    """Its own outputs are rounded by more than a file may be off."""
+    tf.keras.mixed_precision.set_global_policy(policy)
+    try:
+        tf.keras.utils.set_random_seed(0)
+        model = tf.keras.Sequential(
+            [
+                tf.keras.Input((8, 8, 40)),
+                lqx.layers.QuantConv2D(32, 3, quantizer="ste_sign", use_bias=False),
+                tf.keras.layers.BatchNormalization(),
+                tf.keras.layers.Flatten(),
+                tf.keras.layers.Dense(10, dtype="float32"),
+            ]
+        )
+    finally:
+        tf.keras.mixed_precision.set_global_policy("float32")
+    conversion = convert(model)
+    report = verify(model, conversion.flatbuffer, inputs)
+    assert report.ok and not report.unstable and report.relative_difference < 1e-4
+    half = policy.removeprefix("mixed_")
+    assert report.precision == half
+    assert f"the deployed form in float32: the model has {half}" in str(report)
+    assert verify(conversion.model, conversion.flatbuffer, inputs).precision is None
 
 
 def test_the_baked_model_and_a_path_are_accepted(classifier_conversion, inputs, tmp_path):

@@ -104,6 +104,23 @@ def test_a_library_for_another_machine_is_named(monkeypatch, tmp_path):
             use()
 
 
+def test_a_checkout_uses_the_library_that_was_installed_from_it(monkeypatch, tmp_path):
+    """Python takes the package in the folder where it starts, which has no library."""
+    checkout, site = tmp_path / "checkout", tmp_path / "site"
+    (checkout / "native").mkdir(parents=True)
+    installed = site / "larq_ext" / "runtime" / "gone.so"
+    installed.parent.mkdir(parents=True)
+    monkeypatch.setattr(delegate, "_LIBRARY", checkout / "gone.so")
+    monkeypatch.syspath_prepend(site)
+    with pytest.raises(EngineError, match=r"are not built \(gone\.so is missing\)"):
+        library_path()
+    installed.touch()
+    assert library_path() == installed
+    (checkout / "native").rmdir()  # an installed package has no sources: nobody else's library
+    with pytest.raises(EngineError):
+        library_path()
+
+
 def test_a_missing_tensorflow_lite_is_named(monkeypatch):
     monkeypatch.setattr(delegate, "_is_installed", lambda package: False)
     with pytest.raises(EngineError, match="pip install ai-edge-litert"):
