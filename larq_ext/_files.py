@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 IDENTIFIER = b"TFL3"  # bytes 4 to 8 of every TensorFlow Lite file
@@ -93,14 +93,16 @@ def sync(path: Path) -> None:
     """
     if os.name != "posix":
         return
-    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
     except OSError:
-        if not path.is_dir():  # which some file systems refuse
+        # Some file systems refuse it for folders, and of some folders one may not read the names.
+        if not path.is_dir():
             raise
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
@@ -117,19 +119,19 @@ def locked(folder: Path, *, wait: bool) -> Iterator[None]:
     # Raises
         BlockingIOError: if another has it, and this one does not wait.
     """
+    descriptor = None
     try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise
-        except OSError:
-            pass
+        with suppress(ImportError, PermissionError):
+            import fcntl
+
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                raise
+            except OSError:
+                pass
         yield
     finally:
-        os.close(descriptor)
+        if descriptor is not None:
+            os.close(descriptor)

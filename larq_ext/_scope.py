@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -58,16 +59,18 @@ def fresh_names() -> Iterator[None]:
     So a network has the same names whenever it is built, by which its weights are found. Keras
     counts on behind what it counted before and in here.
     """
-    counts, seen = backend.get_default_graph_uid_map(), backend.OBSERVED_NAMES
-    counts_before, seen_before = dict(counts), set(seen)
-    counts.clear()
-    seen.clear()
+    # Inputs are counted in a graph of their own.
+    graphs, seen = backend.PER_GRAPH_OBJECT_NAME_UIDS, backend.OBSERVED_NAMES
+    before, seen_before = {graph: dict(counts) for graph, counts in graphs.items()}, set(seen)
+    backend.reset_uids()
     try:
         yield
     finally:
         seen.update(seen_before)
-        for name, count in counts_before.items():
-            counts[name] = max(counts[name], count)
+        for graph, counts in before.items():
+            counted = graphs.setdefault(graph, defaultdict(int))
+            for name, count in counts.items():
+                counted[name] = max(counted[name], count)
 
 
 @contextmanager

@@ -460,7 +460,7 @@ class BaseExperiment(abc.ABC):
         ]
 
     def evaluation_batch(self, dataset: Dataset) -> int:
-        """Images of a batch in an evaluation: where they fit to train, they fit to evaluate."""
+        """Images of a batch in an evaluation: no more than of a step, whose memory there is."""
         return min(dataset.evaluation_batch, self.batch_size)
 
     def decayed_variables(self, model: tf.keras.Model) -> list[tf.Variable]:

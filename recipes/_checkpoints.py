@@ -77,8 +77,15 @@ class Checkpoints:
                 found += part.variables()  # which are no children of it
         return list({id(variable): variable for variable in found}.values())
 
-    def save(self, position: Position) -> pathlib.Path:
+    def save(self, position: Position, replaces: pathlib.Path | None = None) -> pathlib.Path:
         """Writes a checkpoint and deletes all but the last two.
+
+        # Arguments
+            position: Where the run is.
+            replaces: An earlier one of the same weights, which is not one of the two.
+
+        # Returns
+            Its folder.
 
         # Raises
             TrainingError: if a weight is not finite; nothing is written then.
@@ -101,7 +108,7 @@ class Checkpoints:
         try:
             self._checkpoint.write(str(temporary / "state"))
             write_json(temporary / "position.json", dataclasses.asdict(position))
-            for part in temporary.iterdir():
+            for part in (*temporary.iterdir(), temporary):
                 sync(part)
             if target.exists():  # the same position again, after a resume: that one may be damaged
                 target.rename(replaced)
@@ -112,6 +119,8 @@ class Checkpoints:
                 replaced.rename(target)
             shutil.rmtree(temporary, ignore_errors=True)
             shutil.rmtree(replaced, ignore_errors=True)
+        if replaces is not None:
+            shutil.rmtree(replaces)
         for old in saved(self._folder)[:-KEPT]:
             shutil.rmtree(old)
         return target

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import pathlib
 import sys
 import warnings
@@ -226,12 +227,17 @@ class Comparison:
                 f"{self.path} already has runs: add --resume to continue them, --overwrite to "
                 "delete them and start again, or another --output-dir to keep both."
             )
+        if overwrite:
+            for run, contender in itertools.product(self.runs, self.contenders.values()):
+                run.folder.check_sources(contender)
 
     def _take_up(self, resume: bool, overwrite: bool) -> None:
         """Deletes the runs that are there, or refuses those with other settings or data."""
         for run in self.runs:
             if overwrite:
-                run.folder.clear()
+                if run.folder.path.is_dir():
+                    with run.folder.lock():
+                        run.folder.clear()
                 run.messages.unlink(missing_ok=True)
             elif run.status != "open":
                 run.folder.start(run.experiment, self._facts["data"], resume, overwrite)

@@ -72,12 +72,8 @@ class RunFolder:
         if resume:
             return self._check_same(self._content)
         self._to_clear = overwrite
-        inside = self._sources_inside(experiment)
-        if overwrite and inside:
-            raise UsageError(
-                f"--overwrite would delete {' and '.join(inside)} of the new run, in {self.path}: "
-                "give output_dir=FOLDER."
-            )
+        if overwrite:
+            self.check_sources(experiment)
         if not overwrite and self.run.exists():
             raise UsageError(
                 f"{self.path} already has a run: add --resume to continue it, --overwrite to "
@@ -191,16 +187,26 @@ class RunFolder:
                 f"{'; '.join(differing)}. Give the old ones, or --overwrite to start again."
             )
 
-    def _sources_inside(self, experiment: BaseExperiment) -> list[str]:
-        """What the experiment is made with and `clear` would delete."""
+    def check_sources(self, experiment: BaseExperiment) -> None:
+        """Refuses to `clear` away what a new run is made with.
+
+        # Raises
+            UsageError: if something of it lies here.
+        """
         found = []
         for field in _SOURCES:
-            source = pathlib.Path(getattr(experiment, field) or "").expanduser()
+            if getattr(experiment, field) is None:
+                continue
+            source = pathlib.Path(getattr(experiment, field)).expanduser()
             file = (source / self.model.name if source.is_dir() else source).resolve()
             places = (self.model.resolve(), self.first_step.resolve())
             if file.is_file() and any(file.is_relative_to(place) for place in places):
                 found.append(f"the {field} ({source})")
-        return found
+        if found:
+            raise UsageError(
+                f"--overwrite would delete {' and '.join(found)} of the new run, in {self.path}: "
+                "give another folder for the results."
+            )
 
     @property
     def _has_a_run(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import pathlib
 import sys
 import time
 import warnings
@@ -168,6 +169,7 @@ class _Trainer:
             folder.checkpoints, self.model, average=self.average, writes=placement.is_chief
         )
         self.position = self._start(resume)
+        self.last_saved = self.position.epoch, self.position.step
         self.log = CsvLog(
             folder.log, self.position.epoch, dataset.evaluated, writes=placement.is_chief
         )
@@ -317,8 +319,10 @@ class _Trainer:
         logs = {name: float(value) for name, value in self.model.get_metrics_result().items()}
         done = epoch + 1
         test: dict[str, float] = {}
+        meanwhile = None
         if done % self.experiment.evaluate_every == 0 or done == self.experiment.epochs:
-            self._save()  # it may take long, and what is stopped in it is not the epoch
+            if not self._is_saved:  # it may take long; what is stopped in it is not the epoch
+                meanwhile = self._save()
             with self.average.in_place() if self.average else contextlib.nullcontext():
                 test = self._evaluate()
         seconds = self.position.epoch_seconds
@@ -339,7 +343,7 @@ class _Trainer:
         self.recorder.known = frozenset(logs)
         self.callbacks.on_epoch_end(epoch, logs)
         self.position = Position(done, 0, 0.0, time.monotonic() - self.started)
-        self._save()
+        self._save(replaces=meanwhile)
         return row
 
     def _evaluate(self) -> dict[str, float]:
@@ -360,9 +364,15 @@ class _Trainer:
         rate = rate(epoch * self.data.steps_per_epoch) if callable(rate) else rate
         return float(f"{float(tf.convert_to_tensor(rate)):.7g}")  # the digits that float32 has
 
-    def _save(self) -> None:
+    @property
+    def _is_saved(self) -> bool:
+        return self.last_saved == (self.position.epoch, self.position.step)
+
+    def _save(self, replaces: pathlib.Path | None = None) -> pathlib.Path:
         with _disk_errors(self.folder):
-            self.checkpoints.save(self.position)
+            path = self.checkpoints.save(self.position, replaces)
+        self.last_saved = self.position.epoch, self.position.step
+        return path
 
     def _check_finite(self, logs: dict[str, float], epoch: int, step: int) -> None:
         what = next((k for k in ("loss", "gradient_norm") if not math.isfinite(logs.get(k, 0))), "")

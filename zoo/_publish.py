@@ -228,7 +228,7 @@ def _recorded(metrics: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **configuration,
         "epochs trained": metrics["epochs"],
-        "data": metrics.get("data"),
+        "data": str(metrics.get("data")).partition("+")[0],  # pictures may have been repaired
         "evaluated on": metrics["evaluated_on"],
         "SHA-256 of the teacher": metrics.get("sources", {}).get("teacher"),
     }

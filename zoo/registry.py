@@ -5,12 +5,14 @@ from __future__ import annotations
 import fnmatch
 import inspect
 import pathlib
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import larq_ext as lqx  # isort: skip  (Keras 2, before anything uses tf.keras)
 import tensorflow as tf
+from tf_keras.src.backend import unique_object_name
 
 from larq_ext._scope import fresh_names
 from larq_ext_zoo import _checks, _store, _weights, classification, pose
@@ -215,6 +217,9 @@ def get(
     path = _store.find(found, form)  # before the network, which takes longer
     with fresh_names():
         model = found.network(**arguments)
+    if re.fullmatch(r"(model|sequential)(_\d+)?", model.name):
+        # Layers are found by their names, but two models without one go into the same model.
+        model._name = unique_object_name("model", zero_based=True)
     if form == "deployable":
         model = _weights.bake(model)
         for layer in model.layers:

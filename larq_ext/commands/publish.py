@@ -70,6 +70,7 @@ def command(
     import_library()
     import larq_ext_zoo as zoo
     from larq_ext._predict import read_classes
+    from larq_ext_zoo._store import home
 
     names = None if classes is None else read_classes(classes)
     entry = zoo.add_entry(runs, name, classes=names, **options)
@@ -86,7 +87,7 @@ def command(
     else:
         accuracy = entry.accuracy
         click.echo(f"{accuracy.metric:11} {accuracy.value:.2%} ({accuracy.how})")
-    if options["folder"] is not None:
+    if entry.folder != home() / "entries":
         click.echo(
             "Commands know the names in the default folder alone: copy the entry's files there, "
             "or name this folder in Python, larq_ext_zoo.register_folder."

@@ -29,7 +29,7 @@ def command(model: str, as_json: bool) -> None:
         return
     lq.models.summary(network, print_fn=click.echo)
     if not profile.has_op_count:
-        click.echo("Without multiply-adds, as the size of the input or of a layer is open.")
+        click.echo("Without multiply-adds: the size of a layer is open, or it is used at several.")
 
 
 def _profile(profile: Any) -> dict[str, Any]:

@@ -53,7 +53,8 @@ class VerifyReport:
         parting: the first layer where file and Keras part, looked for if samples differ that are
             not unstable.
         precision: what the model computes in, if that is not float32 throughout: the file is then
-            compared with the deployed form of the model, in float32 as the file.
+            compared with the deployed form of the model, in float32 as the file, and what `bake`
+            does is not checked.
     """
 
     samples: int

@@ -8,6 +8,7 @@ import io
 import json
 import zlib
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -218,7 +219,7 @@ def _ground_truth(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
             where = f"{name}: entry {index} of `{kind}`"
             _check_fields(entry, needed, where)
             _check_id(entry["id" if kind == "images" else "image_id"], where)
-    if len({type(image["id"]) for image in source["images"]}) > 1:
+    if len({isinstance(image["id"], str) for image in source["images"]}) > 1:
         raise ValueError(f"{name}: the ids of `images` are all numbers or all texts.")
     # For COCO's tool, a result that was matched with the annotation 0 was matched with none, and
     # of two with one number it knows one.
@@ -235,7 +236,7 @@ def _check_fields(entry: Any, needed: Sequence[str], where: str) -> None:
 
 
 def _check_id(image_id: Any, where: str) -> None:
-    if not isinstance(image_id, int | str):
+    if not isinstance(image_id, Integral | str):
         raise ValueError(
             f"{where}: the id of a picture is a number or a text, received {image_id!r:.60}."
         )

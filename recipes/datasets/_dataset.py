@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from typing import Protocol
@@ -22,8 +23,18 @@ class DatasetError(Exception):
 
 
 def fingerprint_of_pictures(digest: str, sizes: Iterable[int]) -> str:
-    """A fingerprint of pictures that are not read: SHA-256 of their names, and bytes of all."""
-    return f"{digest}+{sum(map(int, sizes))}"
+    """A fingerprint of pictures that are not read.
+
+    # Arguments
+        digest: SHA-256 of their names, and of what else they are.
+        sizes: Bytes of each.
+
+    # Returns
+        The digest, the bytes of all, and a SHA-256 of the bytes of each.
+    """
+    sizes = [int(size) for size in sizes]
+    each = hashlib.sha256(repr(sizes).encode()).hexdigest()
+    return f"{digest}+{sum(sizes)}+{each}"
 
 
 def are_repaired(before: str, now: str) -> bool:
@@ -32,10 +43,10 @@ def are_repaired(before: str, now: str) -> bool:
     A damaged one has another size when it is got again; another edition of a data set, with the
     same names, has another size by far.
     """
-    (old, _, was), (new, _, size) = before.partition("+"), now.partition("+")
-    if before == now or old != new or not (was.isdigit() and size.isdigit()):
+    if before == now or not (before.count("+") == now.count("+") == 2):
         return False
-    return abs(int(size) - int(was)) < int(was) / 5
+    (old, was, _), (new, size, _) = before.split("+"), now.split("+")
+    return old == new and abs(int(size) - int(was)) < int(was) / 5
 
 
 class Damageable(Protocol):

@@ -111,7 +111,7 @@ class FolderDataset(PictureDataset):
             digest.update(f"{len(split)}\n".encode())
             for file in split.files:
                 digest.update(b"%b\n" % file)
-        sizes = (int(split.sizes.sum()) for split in (self.train, self.test))
+        sizes = np.concatenate([split.sizes for split in (self.train, self.test)])
         return fingerprint_of_pictures(digest.hexdigest(), sizes)
 
     def shuffled(self, key: tf.Tensor, steps: Steps, start_step: tf.Tensor) -> tf.data.Dataset:

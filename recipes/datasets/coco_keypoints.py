@@ -277,7 +277,7 @@ class PoseDataset(Dataset):
             digest.update(repr(list(split.pictures.names)).encode())
             for values in (split.persons.images, split.persons.boxes, split.persons.keypoints):
                 digest.update(np.ascontiguousarray(values).tobytes())
-        sizes = (sum(split.pictures.sizes()) for split in (self.train, self.test))
+        sizes = [*self.train.pictures.sizes(), *self.test.pictures.sizes()]
         return fingerprint_of_pictures(digest.hexdigest(), sizes)
 
     def shuffled(self, key: tf.Tensor, steps: Steps, start_step: tf.Tensor) -> tf.data.Dataset:

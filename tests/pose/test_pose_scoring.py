@@ -214,6 +214,12 @@ def test_records_without_what_is_needed():
         scoring.evaluate(truth(person(POINTS)), records)
 
 
+def test_numbers_of_numpy():
+    pytest.importorskip("pycocotools")
+    records = [record | {"image_id": np.int64(1)} for record in results(POINTS)]
+    assert scoring.evaluate(truth(person(POINTS)), records)["AP"] == pytest.approx(1)
+
+
 def test_records_that_are_none():
     pytest.importorskip("pycocotools")
     records = results(POINTS) * 2

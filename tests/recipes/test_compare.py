@@ -439,6 +439,16 @@ class TestResumed:
         plan = Comparison("TinyCompared", methods=["ste_sign"], seeds=2, output_dir=copy)
         assert [run.status for run in plan.runs] == ["finished", "finished"]
         plan._facts = {"data": ""}
+        with plan.runs[1].folder.lock(), pytest.raises(UsageError, match="Another process trains"):
+            plan._take_up(resume=False, overwrite=True)
+        taught = {"output_dir": copy, "teacher": str(copy / "ste_sign" / "seed-1")}
+        one, two = (
+            Comparison("TinyCompared", methods=["ste_sign"], seeds=seeds, **taught)
+            for seeds in (1, 2)
+        )
+        one._check_folder(resume=False, overwrite=True)
+        with pytest.raises(UsageError, match="would delete the teacher"):
+            two._check_folder(resume=False, overwrite=True)
         plan._take_up(resume=False, overwrite=True)
         assert [run.status for run in plan.runs] == ["open", "open"]
         assert not list(copy.glob("ste_sign/seed-*/*"))

@@ -264,6 +264,11 @@ def test_damaged_pictures_can_be_replaced_in_the_middle_of_a_run(pictures, tmp_p
     before = load().fingerprint()
     smooth(1).save(pictures / "train" / "a" / "1.jpg", quality=94)
     repaired = load().fingerprint()
+    first, second = (pictures / "train" / name / "0.jpg" for name in "ab")
+    contents = first.read_bytes(), second.read_bytes()
+    first.write_bytes(contents[1])
+    second.write_bytes(contents[0])
+    assert load().fingerprint() != repaired, "swapped"
     for path in pictures.rglob("*.jpg"):
         smooth(1, 20, 30).save(path, quality=50)
     smaller = load().fingerprint()

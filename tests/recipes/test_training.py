@@ -363,13 +363,17 @@ def test_overwriting_deletes_nothing_for_a_run_that_cannot_start(finished, tmp_p
 
 
 @pytest.mark.parametrize("field", ["teacher", "initial_weights"])
-def test_overwriting_does_not_delete_what_the_run_is_made_with(finished, tmp_path, field):
+def test_overwriting_does_not_delete_what_the_run_is_made_with(
+    finished, tmp_path, monkeypatch, field
+):
     copy = tmp_path / "run"
     shutil.copytree(finished[0], copy)
     for source in (copy, copy / "model.keras"):
-        with pytest.raises(UsageError, match=rf"would delete the {field} .*give output_dir="):
+        with pytest.raises(UsageError, match=rf"would delete the {field} .*give another"):
             train(tiny_experiment(copy, **{field: str(source)}), overwrite=True)
     assert (copy / "model.keras").is_file()
+    monkeypatch.chdir(copy)
+    RunFolder(tiny_experiment(".")).check_sources(tiny_experiment("."))  # it is made with nothing
 
 
 def test_a_network_without_the_quantizer_starts_no_run(finished, tmp_path):
@@ -412,6 +416,8 @@ def test_what_is_stopped_in_an_evaluation_has_lost_no_step(tmp_path, monkeypatch
         patch.setattr(type(tiny_experiment(run)), "score", stopped)
         with pytest.raises(KeyboardInterrupt):
             train(tiny_experiment(run, **settings), resume=True)
+    kept = sorted(path.name for path in (run / "checkpoints").iterdir())
+    assert kept == ["epoch-00001-step-000000", "epoch-00002-step-000000"]
     again = train(tiny_experiment(run, **settings), resume=True)
     assert again["loss"] == pytest.approx(whole["loss"], rel=1e-3)
     one, two = (

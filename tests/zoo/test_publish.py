@@ -375,6 +375,9 @@ def test_a_network_with_layers_without_names(own_home, tmp_path, write_run, digi
         found = zoo.get("mine.unnamed", form="training")(inputs, training=False)
         np.testing.assert_array_equal(found, expected)
         zoo.get("mine.unnamed")
+    assert zoo.get("mine.unnamed").name != zoo.get("mine.unnamed").name
+    with fresh_names():
+        assert tf.keras.Input((1,)).name == "input_1"
     assert number() > before, "names are not given twice"
 
 
