@@ -125,6 +125,6 @@ def test_the_command(published, tmp_path):
 
 
 def test_no_such_model(tmp_path):
-    result = CliRunner().invoke(cards.main, [str(tmp_path), "--only", "resnet20.fda"])
+    result = CliRunner().invoke(cards.main, [str(tmp_path), "--only", "resnet18.fda"])
     assert result.exit_code == 2
-    assert "No trained model is called 'resnet20.fda'" in result.output
+    assert "No trained model is called 'resnet18.fda'" in result.output
