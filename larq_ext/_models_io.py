@@ -180,12 +180,12 @@ def load_predictor(model: Any, num_threads: int = 2) -> Predictor:
         interpreter = Interpreter(Path(model), num_threads)
         _check_single(name, len(interpreter.input_shapes), len(interpreter.output_shapes))
         (before,), (behind,) = interpreter.input_quantization, interpreter.output_quantization
+        (of_file,) = interpreter.input_types
 
         def run(inputs: Any) -> Any:
             """In numbers, also where the file takes or gives integers."""
-            outputs: Any = interpreter.predict(
-                inputs if before is None else before.quantize(inputs)
-            )
+            quantized = before.quantize(inputs) if before else _whole(inputs, of_file)
+            outputs: Any = interpreter.predict(quantized)
             return outputs if behind is None else behind.dequantize(outputs)
 
         return Predictor(run, interpreter.input_shapes[0][1:], interpreter.output_shapes[0][1:])
@@ -202,6 +202,19 @@ def load_predictor(model: Any, num_threads: int = 2) -> Predictor:
 
     shapes = (tuple(tensor.shape[1:]) for tensor in (model.inputs[0], model.outputs[0]))
     return Predictor(predict, *shapes)
+
+
+def _whole(inputs: Any, dtype: Any) -> Any:
+    """Pixels as the integers that a file takes, or as they are for one that takes floats.
+
+    As an image is prepared they are floats, also where the model does all of that itself.
+    """
+    import numpy as np
+
+    if dtype.kind not in "iu":
+        return inputs
+    limits = np.iinfo(dtype)
+    return np.clip(np.rint(inputs), limits.min, limits.max).astype(dtype)
 
 
 def _check_single(name: Any, inputs: int, outputs: int) -> None:

@@ -89,6 +89,9 @@ class Classifier:
         # Returns
             For each file, in order, `image` and either `predictions` (`class` and `score`, the
             best first) or `error`.
+
+        # Raises
+            ValueError: if the model gives NaN.
         """
         for start in range(0, len(paths), _BATCH):
             yield from self._predict_batch(paths[start : start + _BATCH], top)
@@ -111,6 +114,9 @@ class Classifier:
                 good.append(result)
         if good:
             outputs = np.asarray(self._predictor.predict(np.concatenate(inputs)))
+            # Whatever it saw: weights are NaN, or the file does not go with what runs it.
+            if np.isnan(outputs).any():
+                raise ValueError("The model gives NaN: its training failed, or it is damaged.")
             decoded = zoo.decode_predictions(outputs, self._names, top)
             for result, rows in zip(good, decoded, strict=True):
                 result["predictions"] = [{"class": name, "score": score} for name, score in rows]
@@ -126,7 +132,7 @@ def read_classes(path: Path) -> list[str]:
     """
     check_file(path)
     try:
-        text = path.read_text(encoding="utf-8").strip()
+        text = path.read_text(encoding="utf-8-sig").strip()
         names = json.loads(text) if text.startswith("[") else text.splitlines()
     except ValueError as error:  # not UTF-8, or no JSON
         raise ValueError(f"{path} cannot be read: {error}") from error

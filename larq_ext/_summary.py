@@ -4,10 +4,12 @@ Larq takes every weight of a convolution whose name lacks "bias" for an operand 
 multiply-adds, and every weight for a part of the deployed network. A learned scale is applied
 once per output, like a bias, and some parameters exist in training only. And it takes each weight
 to meet each pixel of the output, which transposed convolutions do not, the last axis but one for
-a side of the image where channels come first, and an unknown side for -1. Larq has no hook for
-any of it, so its classes for a weight and for a layer are replaced by those below; for all others
-they do what they did. Where the multiply-adds of a layer are not known it sums up those of the
-others: the class for a model leaves them out then.
+a side of the image where channels come first, and an unknown side for -1; the second kernel of a
+separable layer meets the sums of the first, which have more than one bit, and a layer that is
+called twice does its work twice. Larq has no hook for any of it, so its classes for a weight and
+for a layer are replaced by those below; for all others they do what they did. Where the
+multiply-adds of a layer are not known it sums up those of the others: the class for a model leaves
+them out then.
 """
 
 from __future__ import annotations
@@ -26,7 +28,14 @@ def no_operand(variable: tf.Variable, deployed: bool = True) -> tf.Variable:
     return variable
 
 
-_SPREADING = (tf.keras.layers.Conv1DTranspose, tf.keras.layers.Conv2DTranspose)
+_SPREADING = (
+    tf.keras.layers.Conv1DTranspose,
+    tf.keras.layers.Conv2DTranspose,
+    tf.keras.layers.Conv3DTranspose,
+)
+_SEPARABLE = (tf.keras.layers.SeparableConv1D, tf.keras.layers.SeparableConv2D)
+# Kernels that meet each position of the output once, and that Larq does not count.
+_ALSO_COUNTED = (tf.keras.layers.Conv3D, tf.keras.layers.DepthwiseConv1D)
 
 
 class WeightProfile(lq.models.WeightProfile):
@@ -37,7 +46,13 @@ class WeightProfile(lq.models.WeightProfile):
         return super().fp_equivalent_memory if self.bitwidth else 0
 
     def is_bias(self) -> bool:
-        return super().is_bias() or not getattr(self._weight, "is_operand", True)
+        # Larq looks at the whole name, which has that of the layer in it.
+        return "bias" in self.part or not getattr(self._weight, "is_operand", True)
+
+    @property
+    def part(self) -> str:
+        """What it is called within its layer."""
+        return self._weight.name.split("/")[-1]
 
 
 class LayerProfile(lq.models.LayerProfile):
@@ -47,6 +62,16 @@ class LayerProfile(lq.models.LayerProfile):
         for weight in getattr(getattr(layer, "activation", None), "weights", []):
             weight.is_operand = False  # such as the slopes of a PReLU
         super().__init__(layer)
+        self.uses = 1
+        if isinstance(layer, _SEPARABLE):
+            operands = [profile for profile in self.weight_profiles if not profile.is_bias()]
+            for operand, operation in zip(operands, self.op_profiles, strict=False):
+                if operand.part.startswith("pointwise"):
+                    operation.precision = 32
+
+    def op_count(self, op_type: str | None = None, precision: int | None = None) -> int | None:
+        once = super().op_count(op_type, precision)
+        return None if once is None else once * self.uses
 
     @property
     def output_pixels(self) -> int | None:
@@ -67,12 +92,24 @@ class LayerProfile(lq.models.LayerProfile):
     @property
     def has_op_count(self) -> bool:
         """Whether its multiply-adds are known."""
-        counted = isinstance(self._layer, lq.models.mac_containing_layers)
-        return not counted or self.output_pixels is not None
+        if isinstance(self._layer, lq.models.mac_containing_layers):
+            return self.output_pixels is not None
+        # Of a recurrent layer, a wrapper, or one of somebody's own.
+        return not any("kernel" in profile.part for profile in self.weight_profiles)
 
 
 class ModelProfile(lq.models.ModelProfile):
     """A model in Larq's summary."""
+
+    def __init__(self, model: tf.keras.Model) -> None:
+        super().__init__(model)
+        self.uses = 1
+        nodes = [key.rsplit("_ib-", 1)[0] for key in getattr(model, "_network_nodes", ())]
+        for layer, profile in zip(model.layers, self.layer_profiles, strict=True):
+            profile.uses = max(1, nodes.count(layer.name))
+
+    def op_count(self, op_type: str | None = None, bitwidth: int | None = None) -> int:
+        return self.uses * super().op_count(op_type, bitwidth)
 
     @property
     def has_op_count(self) -> bool:
@@ -86,6 +123,8 @@ class ModelProfile(lq.models.ModelProfile):
         return super().generate_summary(include_macs and self.has_op_count)
 
 
+lq.models.mac_containing_layers += _ALSO_COUNTED
+lq.models.op_count_supported_layer_types += _ALSO_COUNTED
 lq.models.WeightProfile = WeightProfile
 lq.models.LayerProfile = LayerProfile
 lq.models.ModelProfile = ModelProfile

@@ -42,7 +42,8 @@ class QuantizerScheduler(tf.keras.callbacks.Callback):
 
     # Raises
         ValueError: at the start of training, if nothing in the model has such an attribute, with
-            the attributes there are.
+            the attributes there are; after an epoch, if by `"step"` the optimizer that the model
+            was compiled with has made no update.
     """
 
     def __init__(
@@ -82,6 +83,8 @@ class QuantizerScheduler(tf.keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         if self.by == "epoch":
             self._set(epoch)
+        else:
+            self._before = _updates(self.model.optimizer)
 
     def on_train_batch_begin(self, batch, logs=None):
         if self.by == "step":
@@ -93,6 +96,12 @@ class QuantizerScheduler(tf.keras.callbacks.Callback):
         return self.by == "step"
 
     def on_epoch_end(self, epoch, logs=None):
+        if self.by == "step" and _updates(self.model.optimizer) == self._before:
+            raise ValueError(
+                "The optimizer that the model was compiled with has made no update in this epoch, "
+                'so that by="step" stands still: compile the model with the one that its '
+                '`train_step` uses, or schedule by="epoch".'
+            )
         if logs is not None:
             target = self._targets[0]
             # Several schedulers of one attribute have targets of their own.
@@ -110,6 +119,8 @@ class QuantizerScheduler(tf.keras.callbacks.Callback):
 
 def _updates(optimizer: Any) -> int:
     """How many updates an optimizer has made; Larq's `CaseOptimizer` leaves counting to its own."""
+    if optimizer is None:
+        raise ValueError('The model has no optimizer, whose updates by="step" counts: compile it.')
     counted = getattr(optimizer, "optimizers", None) or [optimizer]
     return max(int(each.iterations.numpy()) for each in counted)
 

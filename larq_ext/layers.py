@@ -20,7 +20,7 @@ from larq_ext._scope import dtype_policy, quantized_scope
 from larq_ext._summary import no_operand
 from larq_ext.quantizers import FDA, BinaryQuantizer, LearnableScale, MagnitudeClip, method
 from larq_ext.quantizers._base import RoleQuantizer
-from larq_ext.quantizers._sharing import join
+from larq_ext.quantizers._sharing import freeze_with_users, join
 
 __all__ = ["QuantConv2D", "QuantDense"]
 
@@ -82,11 +82,12 @@ class _MethodLayer(tf.keras.layers.Layer):
     ):
         with dtype_policy(kwargs.get("dtype")):  # Larq's quantizers cast to their own type
             chosen = {} if quantizer is None else method(quantizer).arguments()
+            input_quantizer = lq.quantizers.get(_instance(input_quantizer))
+            kernel_quantizer = lq.quantizers.get(_instance(kernel_quantizer))
         self.quantizer = quantizer
         self.scale_mode = chosen.get("scale") if scale == "method" else scale
         if self.scale_mode not in SCALES:
             raise ValueError(f"`scale` is one of {list(SCALES)}, received {scale!r}.")
-        kernel_quantizer = lq.quantizers.get(_instance(kernel_quantizer))
         # The constraint belongs to the method's kernel quantizer, not to another one.
         own_kernel = quantizer is not None and (
             kernel_quantizer is None or type(kernel_quantizer) is type(chosen["kernel_quantizer"])
@@ -94,7 +95,6 @@ class _MethodLayer(tf.keras.layers.Layer):
         if kernel_constraint == "method":
             kernel_constraint = chosen["kernel_constraint"] if own_kernel else None
         if input_quantizer is not None:
-            input_quantizer = lq.quantizers.get(_instance(input_quantizer))
             several_bits = getattr(input_quantizer, "precision", 1) != 1
             if several_bits or gives_zero_and_one(input_quantizer):
                 chosen["pad_values"] = 0.0
@@ -122,7 +122,18 @@ class _MethodLayer(tf.keras.layers.Layer):
             if isinstance(part, RoleQuantizer):
                 part.set_role(role)
             if isinstance(part, BinaryQuantizer):
-                setattr(self, f"{role}_quantizer", join(part, self.name))
+                setattr(self, f"{role}_quantizer", join(part, self))
+
+    @property
+    def trainable(self):
+        return super().trainable
+
+    @trainable.setter
+    def trainable(self, value):
+        tf.keras.layers.Layer.trainable.fset(self, value)  # those of its quantizers too
+        for part in (self.input_quantizer, self.kernel_quantizer):
+            if isinstance(part, BinaryQuantizer):
+                freeze_with_users(part)
 
     @contextmanager
     def _own_padding(self):
@@ -305,3 +316,23 @@ class QuantDense(_MethodLayer, lq.layers.QuantDense):
             if self.use_bias:
                 outputs += self.bias
             return outputs if self.activation is None else self.activation(outputs)
+
+
+def _found_by_name(of_larq: Any, ours: Any) -> None:
+    """Lets Larq's class make ours from our configuration.
+
+    Nested models in `.h5` files, and wrappers in any, name a layer by its class alone: our
+    layers bear the names of Larq's, which Keras then takes.
+    """
+
+    of_class = of_larq.from_config.__func__
+
+    def from_config(cls, config):
+        is_ours = cls is of_larq and {"quantizer", "scale"} <= config.keys()
+        return of_class(ours if is_ours else cls, config)
+
+    of_larq.from_config = classmethod(from_config)
+
+
+_found_by_name(lq.layers.QuantConv2D, QuantConv2D)
+_found_by_name(lq.layers.QuantDense, QuantDense)

@@ -52,7 +52,7 @@ def evaluate(
         (mean cross-entropy in nats).
 
     # Raises
-        UsageError: if there is no such model, or its outputs do not fit the data.
+        UsageError: if there is no such model, or its outputs do not fit the data or are NaN.
         DatasetError: if the data is missing or damaged.
     """
     name = model.name if isinstance(model, tf.keras.Model) else str(model)
@@ -83,6 +83,8 @@ def evaluate(
             parts.append(predictor.predict(images))
             numbers.append(labels)
     outputs, labels = np.concatenate(parts), np.concatenate(numbers)
+    if np.isnan(outputs).any():
+        raise UsageError(f"{name} gives NaN: its training failed, or it is damaged.")
     probabilities = _probabilities(outputs.astype(np.float64))
     right = probabilities[np.arange(len(labels)), labels]
     return {

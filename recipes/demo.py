@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pathlib
-import shutil
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from larq_ext_recipes._run_folder import RunFolder
 
 
 def run(
@@ -21,10 +23,14 @@ def run(
 
     # Returns
         What `report.json` holds.
+
+    # Raises
+        UsageError: if `output_dir` holds a training that is none of a demo.
     """
     import larq_ext as lqx
     import larq_ext_recipes as recipes
     from larq_ext_recipes._files import write_json
+    from larq_ext_recipes._run_folder import RunFolder
 
     # After larq_ext, which decides which Keras they get.
     import larq as lq  # isort: skip
@@ -32,14 +38,15 @@ def run(
     import tensorflow as tf  # isort: skip
 
     folder = output_dir / "training"
+    earlier = RunFolder(recipes.get_experiment("Digits", output_dir=str(folder)))
+    _check_ours(earlier)
     if epochs is None:
         import larq_ext_zoo as zoo
 
         name = f"digits_net.{quantizer}_digits"
         model, training = zoo.get(name), {"model": name, **zoo.entry(name).to_dict()}
         output_dir.mkdir(parents=True, exist_ok=True)
-        if (folder / "run.json").exists():  # of an earlier demo, and of another network
-            shutil.rmtree(folder)
+        earlier.clear()
         files = []
     else:
         try:
@@ -99,6 +106,21 @@ def run(
         f"{', '.join(['model.tflite', 'report.json', picture.name, *files])}"
     )
     return report
+
+
+def _check_ours(earlier: RunFolder) -> None:
+    """Lets only a demo's own training be replaced."""
+    from larq_ext_recipes._errors import UsageError
+    from larq_ext_recipes._files import read_json
+
+    if not earlier.run.exists():
+        return
+    name = read_json(earlier.run).get("configuration", {}).get("name")
+    if name != "Digits":
+        raise UsageError(
+            f"{earlier.path} has a run of {name}, which the demo would delete: give another folder "
+            "with --output-dir."
+        )
 
 
 def _curves(quantizer):

@@ -89,6 +89,19 @@ def test_values_by_step(steps_per_execution):
     assert int(model.optimizer.iterations) == 8
 
 
+def test_steps_of_another_optimizer_are_not_waited_for():
+    class Own(tf.keras.Model):
+        def train_step(self, data):
+            return {"loss": tf.reduce_sum(self(data[0], training=True))}
+
+    plain = network()
+    model = Own(plain.inputs, plain.outputs)
+    model.compile()
+    with pytest.raises(ValueError, match="has made no update in this epoch"):
+        run(model, [QuantizerScheduler("n", lambda step: 9, by="step")])
+    run(model, [QuantizerScheduler("n", lambda epoch: 9)])
+
+
 def test_schedules_by_epoch_do_not_make_keras_wait_for_steps():
     """Nor are they refused where no callback may act between steps."""
     by_epoch, by_step = (

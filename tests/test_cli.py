@@ -21,6 +21,7 @@ from larq_ext.commands._common import read_arrays
 from larq_ext.commands._options import DATASETS, DECODINGS, METHODS
 from larq_ext.pose import decode
 from larq_ext.runtime import Interpreter
+from larq_ext.runtime._inputs import random_inputs
 
 pytest.importorskip("larq_compute_engine")
 
@@ -352,6 +353,28 @@ def test_the_model_that_was_converted_is_what_verify_compares_with(tmp_path):
     assert result.exit_code == 2 and "--seed is for random inputs" in result.stderr
 
 
+@pytest.mark.parametrize("options", [(), ("--int8",)])
+def test_the_converted_model_in_the_older_format(options, tmp_path):
+    images, model, output = (tmp_path / name for name in ("x.npy", "ends.h5", "x.tflite"))
+    np.save(images, np.random.default_rng(0).normal(size=(9, 6, 6, 3)).astype("float32"))
+    stem = lqx.layers.QuantConv2D(8, 3, padding="same", name="stem")
+    nested = tf.keras.Sequential([tf.keras.Input((6, 6, 8)), *network().layers])
+    trained = tf.keras.Sequential([tf.keras.Input((6, 6, 3)), stem, nested])
+    trained.save(tmp_path / "trained.keras")
+    extra = [*options, images] if options else []
+    words = ("convert", tmp_path / "trained.keras", "-o", output, "--save-model", model)
+    assert run(*words, *extra).exit_code == 0
+    assert run("verify", model, output, "--inputs", images).exit_code == 0
+
+
+def test_convert_leaves_out_rewrites_of_a_trained_model_of_the_zoo(tmp_path):
+    words = ("convert", "digits_net.learnable_scale_digits", "-o", tmp_path / "x.tflite", "--json")
+    names = {r["name"] for r in json.loads(run(*words).stdout)["rewrites"]}
+    assert "zero_one" in names
+    result = run(*words, "--allow-float", "--without", "zero_one")
+    assert {r["name"] for r in json.loads(result.stdout)["rewrites"]} == names - {"zero_one"}
+
+
 def test_several_inputs_in_one_file(tmp_path):
     inputs = [tf.keras.Input((2,), name=name) for name in ("left", "right")]
     model = tf.keras.Model(inputs, inputs[0] - inputs[1])
@@ -365,6 +388,53 @@ def test_several_inputs_in_one_file(tmp_path):
     (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04 and no more")
     with pytest.raises(ValueError, match=r"broken\.npz is no \.npy or \.npz file"):
         read_arrays(tmp_path / "broken.npz", model)
+
+
+@pytest.mark.parametrize("array", [np.array([["a", "b"]]), np.ones((2, 2), complex)])
+def test_arrays_of_no_real_numbers(array, files, tmp_path):
+    np.save(tmp_path / "x.npy", array)
+    for words in (
+        ("inspect", files.good, "--inputs"),
+        ("verify", files.good, files.converted, "--inputs"),
+        ("convert", files.good, "-o", tmp_path / "x.tflite", "--int8"),
+    ):
+        result = run(*words, tmp_path / "x.npy")
+        assert result.exit_code == 2 and "not real numbers" in result.stderr, words
+
+
+def test_random_integers_are_of_all_their_range(tmp_path):
+    pixels = tf.keras.Input((6, 6, 3), dtype="uint8")
+    x = tf.keras.layers.Rescaling(1 / 127.5, -1.0)(pixels)
+    stem = tf.keras.layers.Conv2D(8, 3, padding="same")
+    model = tf.keras.Sequential([stem, *network().layers])
+    model = tf.keras.Model(pixels, model(x))
+    model.save(tmp_path / "u8.keras")
+    assert run("convert", tmp_path / "u8.keras", "-o", tmp_path / "u8.tflite").exit_code == 0
+    result = run("verify", tmp_path / "u8.keras", tmp_path / "u8.tflite")
+    assert result.exit_code == 0
+    assert "16 random inputs, integers of all their range, seed 0" in result.stdout
+    result = run("inspect", tmp_path / "u8.keras", "--samples", "5")
+    assert "5 random inputs, integers of all their range, seed 0" in result.stdout
+    (array,) = random_inputs([(2000, 1)], ["uint8"])
+    assert (array.min(), array.max()) == (0, 255) and 110 < array.mean() < 145
+
+
+def test_without_standard_error(files):
+    """As some supervisors start programs."""
+    program = (
+        "import os, sys\nos.close(2)\nsys.stderr = None\n"
+        f"sys.argv = ['larq-ext', 'lint', {str(files.good)!r}]\n"
+        "from larq_ext.cli import main\nmain()"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert result.returncode == 0 and "conv" in result.stdout
+
+
+def test_without_tensorflow_the_error_is_the_line_to_type(monkeypatch):
+    monkeypatch.setattr("larq_ext._keras._missing", lambda: ["TensorFlow"])
+    result = run("summary", "digits_net.fda")
+    assert result.exit_code == 2
+    assert "larq_ext needs TensorFlow for this: type `pip install .`" in result.stderr
 
 
 def test_interruptions_and_disk_errors(files, monkeypatch):

@@ -1,6 +1,7 @@
 """What the bits of a model are, against plain numpy."""
 
 import json
+import shutil
 import sys
 
 import larq_ext as lqx  # isort: skip  (Keras 2, before anything uses tf.keras)
@@ -421,6 +422,8 @@ def test_command_prints_json_and_draws(files, tmp_path):
     assert values == json.loads(json.dumps(expected))
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert [file.name for file in picture.parent.iterdir()] == ["bits.png"]
+    inputs = shutil.copy(files / "x.npy", tmp_path / "price_$5_x_$_.npy")  # no formula
+    assert run(files / "a.keras", "--inputs", inputs, "--picture", picture).exit_code == 0
 
 
 def test_command_help_and_errors(files):

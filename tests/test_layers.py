@@ -485,6 +485,13 @@ def test_the_constraint_keeps_latent_weights_latent_when_the_scope_is_on():
     np.testing.assert_allclose(after, before, atol=0.2)
 
 
+def test_quantizers_by_name_are_of_the_layers_own_type():
+    layer = lqx.layers.QuantConv2D(
+        4, 3, quantizer="fda", input_quantizer="ste_sign", dtype="mixed_bfloat16"
+    )
+    assert layer(tf.ones((1, 5, 5, 2))).dtype == tf.bfloat16
+
+
 @pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
 @pytest.mark.parametrize("name", METHODS)
 def test_mixed_precision(name, dtype):

@@ -94,6 +94,46 @@ def test_multiply_adds_of_images_of_any_kind():
     assert macs(tf.keras.layers.Dense(4), shape=(5, 3)) == 5 * 3 * 4
 
 
+def test_volumes_and_lines_and_layers_that_are_not_known():
+    volume = tf.keras.layers.Conv3D(4, 3, use_bias=False)
+    assert macs(volume, shape=(5, 6, 5, 2)) == 3 * 4 * 3 * 27 * 2 * 4
+    spread = tf.keras.layers.Conv3DTranspose(4, 2, strides=2, use_bias=False)
+    assert macs(spread, shape=(5, 6, 5, 2)) == 5 * 6 * 5 * 8 * 2 * 4
+    line = tf.keras.layers.DepthwiseConv1D(3, use_bias=False)
+    assert macs(line, shape=(7, 2)) == 5 * 3 * 2
+    head = tf.keras.layers.Dense(4, use_bias=False, name="unbiased_head")
+    assert macs(head, shape=(3,)) == 12
+    for layer in (
+        tf.keras.layers.TimeDistributed(tf.keras.layers.Dense(4)),
+        tf.keras.layers.GRU(4),
+        tf.keras.layers.EinsumDense("abc,cd->abd", (None, 4)),
+    ):
+        model = tf.keras.Sequential([tf.keras.Input((5, 3)), layer, tf.keras.layers.Dense(2)])
+        assert not lq.models.ModelProfile(model).has_op_count, layer.name
+    plain = tf.keras.Sequential([tf.keras.Input((5, 3)), tf.keras.layers.LayerNormalization()])
+    assert lq.models.ModelProfile(plain).has_op_count
+
+
+def test_layers_that_are_called_twice_work_twice():
+    layer = tf.keras.layers.Dense(4, use_bias=False)
+    nested = tf.keras.Sequential([tf.keras.Input((4,)), tf.keras.layers.Dense(5, use_bias=False)])
+    inputs = [tf.keras.Input((3,)) for _ in range(2)]
+    model = tf.keras.Model(inputs, [nested(layer(x)) for x in inputs])
+    profile = lq.models.ModelProfile(model)
+    assert profile.op_count("mac") == 2 * (3 * 4 + 4 * 5)
+    once = lq.models.ModelProfile(tf.keras.Model(inputs[0], layer(inputs[0])))
+    assert once.op_count("mac") == 3 * 4
+
+
+def test_the_second_kernel_of_a_separable_layer_meets_sums():
+    both = {"depthwise_quantizer": "ste_sign", "pointwise_quantizer": "ste_sign"}
+    layer = lq.layers.QuantSeparableConv2D(8, 3, input_quantizer="ste_sign", **both)
+    model = tf.keras.Sequential([tf.keras.Input((6, 6, 4)), layer])
+    profile = lq.models.ModelProfile(model)
+    assert profile.op_count("mac", 1) == 16 * 9 * 4
+    assert profile.op_count("mac", 32) == 16 * 4 * 8
+
+
 def test_a_pose_network_of_transposed_convolutions():
     import larq_ext_zoo as zoo
 

@@ -15,6 +15,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 from larq_ext._files import IDENTIFIER
 from larq_ext.benchmark._timing import Timed
 from larq_ext.runtime._engine import TensorInfo
+from larq_ext.runtime._inputs import random_inputs
 from larq_ext.runtime._lce import LceEngine
 
 NATIVE = "native"
@@ -93,22 +94,6 @@ def lce_contender(flatbuffer: bytes, num_threads: int) -> Contender:
         Timed(lambda: engine.run(inputs), overhead=lambda: empty.run(inputs)),
         lambda: engine.run(inputs),
     )
-
-
-def random_inputs(
-    shapes: Sequence[Sequence[int]], dtypes: Sequence[Any], seed: int = 0
-) -> list[np.ndarray]:
-    """Standard normal floats; integers and booleans from all of their range."""
-    generator = np.random.default_rng(seed)
-    inputs = []
-    for shape, dtype in zip(shapes, map(np.dtype, dtypes), strict=True):
-        if dtype.kind == "f":
-            inputs.append(generator.standard_normal(tuple(shape)).astype(dtype))
-        else:
-            low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
-            value = generator.integers(low, high, tuple(shape), endpoint=True)
-            inputs.append(value.astype(dtype))
-    return inputs
 
 
 def _empty_model(inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> bytes:

@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from larq_ext._files import atomic, check_file
+from larq_ext._keras import require_training
 
 DONE, CHECK_FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 
@@ -29,6 +30,11 @@ def print_json(values: Any) -> None:
     click.echo(json.dumps(values, indent=2))
 
 
+def in_terminal() -> bool:
+    """Whether somebody sees what goes to standard error: progress bars are for them."""
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
 def given(option: str) -> bool:
     """Whether an option of the running command was typed."""
     source = click.get_current_context().get_parameter_source(option)
@@ -37,6 +43,7 @@ def given(option: str) -> bool:
 
 def import_library() -> None:
     """Imports TensorFlow without its messages, then what a model file may name."""
+    require_training()
     # TensorFlow itself leaves oneDNN off where the CPU has no AVX-512: training took 1.4 times as
     # long there. It reads this once, when it is imported.
     if platform.machine() in ("x86_64", "AMD64"):
@@ -62,6 +69,9 @@ def captured_stderr() -> Iterator[None]:
 
     An error of our own says all there is to say; what native code wrote explains others.
     """
+    if sys.stderr is None:  # started without one, as some supervisors do
+        yield
+        return
     sys.stderr.flush()
     saved = os.dup(2)
     show = False
@@ -124,6 +134,8 @@ def read_arrays(path: Path, model: Any) -> list[Any]:
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is no .npy or .npz file of numbers: {error}") from error
     for key, array in arrays.items():
+        if array.dtype.kind not in "biuf":
+            raise ValueError(f"{path}: {key} holds {array.dtype}, not real numbers.")
         if not array.ndim:
             raise ValueError(f"{path}: {key} is a single number, not an array of inputs.")
     names = model.input_names if set(arrays) == set(model.input_names) else list(arrays)

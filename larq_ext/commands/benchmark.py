@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
@@ -12,6 +11,7 @@ from larq_ext.commands._common import (
     MODEL_HELP,
     captured_stderr,
     import_library,
+    in_terminal,
     load_model,
     print_json,
 )
@@ -75,7 +75,7 @@ def command(
     source = model if file else model_or_file
     network = None if source is None else load_model(source, "training")
     import_library()
-    if sys.stderr.isatty():
+    if in_terminal():
         click.echo("Converting, then measuring; this takes a while.", err=True)
     # TensorFlow's converter and interpreter write to the terminal from native code.
     with captured_stderr():

@@ -95,7 +95,8 @@ def command(
             f"--save-model would replace {source}, whose latent weights would be lost: give "
             "another name."
         )
-    network = load_model(model)
+    # What the zoo has in its deployed form is rewritten already.
+    network = load_model(model, "training" if without else "deployable")
     from larq_ext.deploy.convert import convert
     from larq_ext.deploy.errors import DeploymentError
 

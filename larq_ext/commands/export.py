@@ -19,7 +19,8 @@ from larq_ext.commands._options import file_option
     required=True,
     help="The .npz or .onnx file to write.",
 )
-def command(model: str, output: Path) -> None:
+@click.option("--allow-float", is_flag=True, help="For bits: write them even if layers stay float.")
+def command(model: str, output: Path, allow_float: bool) -> None:
     """Write MODEL in a form that needs nothing of ours to run.
 
     \b
@@ -37,15 +38,18 @@ def command(model: str, output: Path) -> None:
     is_file = model.endswith(".tflite")
     if is_file and output.suffix == ".onnx":
         raise ValueError(f"ONNX is made of a model, not of a converted file: received {model}.")
+    if allow_float and (is_file or output.suffix == ".onnx"):
+        raise ValueError("--allow-float is for bits of a model: leave it out.")
     if not is_file:
         network = load_model(model)
     import_library()
-    from larq_ext.deploy import export_bits, export_onnx
+    from larq_ext.deploy import convert, export_bits, export_onnx
 
     # TensorFlow writes to the terminal from native code when it freezes a graph.
     with captured_stderr():
         if output.suffix == ".onnx":
             export_onnx(network, output)
         else:
-            export_bits(model if is_file else network, output)
+            source = model if is_file else convert(network, allow_float=allow_float)
+            export_bits(source, output)
     click.echo(f"Wrote {output} ({output.stat().st_size / 1000:,.0f} kB).")

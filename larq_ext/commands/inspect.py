@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from pathlib import Path
 
 import click
 
-from larq_ext.commands._common import MODEL_HELP, load_model, print_json, read_inputs
+from larq_ext.commands._common import MODEL_HELP, in_terminal, load_model, print_json, read_inputs
 from larq_ext.commands._options import DEFAULT_SAMPLES, file_option, input_options, json_option
 
 
@@ -54,7 +53,7 @@ def command(
         arrays,
         samples=samples or DEFAULT_SAMPLES,
         seed=seed,
-        verbose=int(sys.stderr.isatty()),
+        verbose=int(in_terminal()),
     )
     # Two states of one network have one name; the files tell them apart.
     report = dataclasses.replace(report, before=before)

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from larq_ext.commands._common import CHECK_FAILED, DONE, given, introduce
+from larq_ext.commands._common import CHECK_FAILED, DONE, given, in_terminal, introduce
 from larq_ext.commands._options import DECODINGS
 
 
@@ -125,12 +125,12 @@ def command(
                     show_boxes=show_boxes,
                 )
             except (ValueError, OSError) as error:
-                click.echo(f"Error: {file}: {error}", err=True)
+                click.echo(f"Error: {click.format_filename(file)}: {error}", err=True)
                 continue
             done += 1
             records += found.records
             for note in found.notes:
-                click.echo(f"Note: {file}: {note}.", err=True)
+                click.echo(f"Note: {click.format_filename(file)}: {note}.", err=True)
     finally:
         # Also of what was found before Ctrl-C.
         if as_json:
@@ -143,7 +143,7 @@ def command(
 
 
 def _with_progress(jobs: list) -> Iterable:
-    if len(jobs) < 2 or not sys.stderr.isatty():
+    if len(jobs) < 2 or not in_terminal():
         return jobs
     from larq_ext.runtime._progress import progress
 

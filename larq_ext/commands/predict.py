@@ -73,11 +73,12 @@ def command(
     try:
         for result in classifier.predict(files, top):
             results.append(result)
+            shown = click.format_filename(result["image"])
             if "error" in result:
-                click.echo(f"Error: {result['image']}: {result['error']}", err=True)
+                click.echo(f"Error: {shown}: {result['error']}", err=True)
             elif not as_json:
                 width = max(len(row["class"]) for row in result["predictions"])
-                click.echo(result["image"])
+                click.echo(shown)
                 for rank, row in enumerate(result["predictions"], 1):
                     click.echo(f"  {rank:2}  {row['class']:{width}}  {row['score']:.4f}")
     finally:

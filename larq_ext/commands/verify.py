@@ -13,6 +13,7 @@ from larq_ext.commands._common import (
     CHECK_FAILED,
     DONE,
     MODEL_HELP,
+    in_terminal,
     load_model,
     print_json,
     read_inputs,
@@ -59,21 +60,17 @@ def command(
     network = load_model(model)
     from larq_ext.deploy.verify import DEFAULT_TOLERANCE, verify
 
-    arrays = (
-        _random_inputs(network, samples or DEFAULT_SAMPLES, seed)
-        if inputs is None
-        else read_inputs(inputs, network, samples)
-    )
+    if inputs is None:
+        arrays, source = _random_inputs(network, samples or DEFAULT_SAMPLES, seed)
+    else:
+        arrays, source = read_inputs(inputs, network, samples), str(inputs)
     report = verify(
         network,
         file,
         arrays,
         tolerance=DEFAULT_TOLERANCE if tolerance is None else tolerance,
-        verbose=int(sys.stderr.isatty()),
+        verbose=int(in_terminal()),
         engine=engine,
-    )
-    source = (
-        str(inputs) if inputs else f"{len(arrays[0])} random inputs, standard normal, seed {seed}"
     )
     if as_json:
         print_json({"inputs": source, **report.to_dict()})
@@ -82,8 +79,9 @@ def command(
     sys.exit(DONE if report.ok else CHECK_FAILED)
 
 
-def _random_inputs(model: Any, samples: int, seed: int) -> list[Any]:
-    import numpy as np
+def _random_inputs(model: Any, samples: int, seed: int) -> tuple[list[Any], str]:
+    """Inputs, and what they are in words."""
+    from larq_ext.runtime._inputs import described, random_inputs
 
     for tensor in model.inputs:
         if None in tensor.shape[1:]:
@@ -91,8 +89,9 @@ def _random_inputs(model: Any, samples: int, seed: int) -> list[Any]:
                 f"The input {tensor.name} has the shape {tuple(tensor.shape)}, of which random "
                 "inputs cannot be made: give inputs of the size that you want with --inputs FILE."
             )
-    generator = np.random.default_rng(seed)
-    return [
-        generator.standard_normal((samples, *tensor.shape[1:])).astype(tensor.dtype.name)
-        for tensor in model.inputs
-    ]
+    shapes = [(samples, *tensor.shape[1:]) for tensor in model.inputs]
+    dtypes = [tensor.dtype.as_numpy_dtype for tensor in model.inputs]
+    return (
+        random_inputs(shapes, dtypes, seed),
+        f"{samples} random inputs, {described(dtypes, seed)}",
+    )

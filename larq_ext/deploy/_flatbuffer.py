@@ -14,6 +14,7 @@ from flatbuffers import flexbuffers
 from larq_ext._files import IDENTIFIER as IDENTIFIER
 from larq_ext._files import load_flatbuffer as load_flatbuffer
 
+_BCONV = ("stride_height", "stride_width", "padding", "pad_values")
 _DTYPES = {
     "FLOAT32": np.float32,
     "FLOAT16": np.float16,
@@ -112,9 +113,22 @@ def read_graph(flatbuffer: bytes) -> Graph:
         ops = tuple(_read_op(schema, index, op, codes) for index, op in enumerate(operators))
         inputs = tuple(int(subgraph.Inputs(i)) for i in range(subgraph.InputsLength()))
         outputs = tuple(int(subgraph.Outputs(i)) for i in range(subgraph.OutputsLength()))
+        _check(tensors, ops, inputs + outputs)
     except Exception as error:  # the generated reader raises whatever a wrong offset leads to
         raise ValueError(f"The TensorFlow Lite model is damaged: {error}.") from error
     return Graph(tensors, ops, inputs, outputs)
+
+
+def _check(tensors: tuple[Tensor, ...], ops: tuple[Op, ...], ends: tuple[int, ...]) -> None:
+    """Looks for what other modules rely on: positions of tensors, options of binary operators."""
+    for op in ops:
+        optional = [i for i in op.inputs if i != -1]
+        if not all(0 <= i < len(tensors) for i in (*optional, *op.outputs)) or not op.outputs:
+            raise ValueError(f"operator {op.index} ({op.name}) has tensors that are not there")
+        if op.name == "LceBconv2d" and not {"channels_in", *_BCONV} <= op.options.keys():
+            raise ValueError(f"operator {op.index} ({op.name}) has no options")
+    if not all(0 <= i < len(tensors) for i in ends):
+        raise ValueError("an input or output of the model is not there")
 
 
 def _names(enumeration: type) -> dict[int, str]:
@@ -136,7 +150,7 @@ def _read_tensor(model: Any, tensor: Any, types: dict[int, str]) -> Tensor:
     data = None
     if buffer.DataLength() and dtype in _DTYPES:
         data = buffer.DataAsNumpy().view(_DTYPES[dtype]).reshape(shape)
-    return Tensor(tensor.Name().decode(), shape, dtype, data)
+    return Tensor((tensor.Name() or b"").decode(errors="replace"), shape, dtype, data)
 
 
 def _read_op(schema: Any, index: int, op: Any, codes: list[str]) -> Op:

@@ -83,6 +83,8 @@ def is_real(layer: Any) -> bool:
         return False
     if isinstance(layer, tf.keras.layers.Dense):
         return len(layer.input_shape) == 2
+    if layer.padding == "same" and getattr(layer, "pad_values", 0.0):
+        return False  # integers may have no such value, and another one would turn signs
     return layer.groups == 1 and layer.data_format == "channels_last"
 
 
@@ -134,6 +136,8 @@ def _take(folded: Folded, layer: Any) -> bool:
         return True
     if folded.activation is not None:
         return False
+    if getattr(getattr(layer, "activation", None), "weights", None):
+        return False  # which would be lost
     affine = affine_of(layer)
     if affine is not None:
         folded.kernel = folded.kernel * affine[0]
@@ -199,14 +203,22 @@ def trained_int8(model: tf.keras.Model) -> tf.keras.Model:
     ready = []
     for layer in links.layers:
         quantizer = getattr(layer, "input_quantizer", None)
-        if not (isinstance(quantizer, Int8) and is_real(layer)):
+        if not isinstance(quantizer, Int8):
+            continue
+        if not is_real(layer):
+            warnings.warn(
+                f"{layer.name} stays in float32, with rounded inputs: 8 bits are for Conv2D and "
+                "Dense layers with channels last, one group and borders of zeros, and for dense "
+                "layers of one row of features.",
+                stacklevel=4,  # who calls `convert` or `int8_edges`
+            )
             continue
         folded = fold(links, layer)
         inputs, outputs = _fixed(quantizer), folded.trained or normal_range(folded)
         if getattr(layer, "kernel_quantizer", None) is None:
             warnings.warn(
                 f'{layer.name} stays in float32: give it kernel_quantizer="int8" as well.',
-                stacklevel=4,  # who calls `convert` or `int8_edges`
+                stacklevel=4,
             )
             continue
         if inputs and outputs:
@@ -257,9 +269,9 @@ def as_int8(
             input_quantizer=inputs,
             output_quantizer=outputs,
         )
-        # Down by half a step, numbers below 0 and no others round to numbers below 0.
-        bias = folded.bias - outputs.step / 2 if folded.only_signs else folded.bias
-        weights[name] = int8_weights(folded.kernel, bias, inputs, outputs)
+        weights[name] = int8_weights(
+            folded.kernel, folded.bias, inputs, outputs, only_signs=folded.only_signs
+        )
         for gone in folded.absorbed:
             new[gone] = nothing(model.get_layer(gone))
             weights[gone] = []

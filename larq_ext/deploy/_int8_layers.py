@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from larq_ext._summary import no_operand
 from larq_ext.deploy.layers import AsDense
+from larq_ext.quantizers._base import register_class
 
 # What the engine's kernels clip to for nothing.
 FUSED = (tf.keras.activations.linear, tf.keras.activations.relu, tf.nn.relu6)
@@ -19,7 +20,7 @@ FIXED_RANGES = {
 }
 
 
-@tf.keras.utils.register_keras_serializable(package="larq_ext")
+@register_class
 class Int8Range(lq.quantizers.Quantizer):
     r"""Rounds to 256 values between two numbers, as 8-bit integers have them.
 
@@ -61,7 +62,7 @@ class Int8Range(lq.quantizers.Quantizer):
         return {**super().get_config(), "minimum": self.minimum, "maximum": self.maximum}
 
 
-@tf.keras.utils.register_keras_serializable(package="larq_ext")
+@register_class
 class Int8Conv2D(lq.layers.QuantConv2D):
     r"""A convolution that runs in 8-bit integers.
 
@@ -140,7 +141,7 @@ class Int8Conv2D(lq.layers.QuantConv2D):
         return config
 
 
-@tf.keras.utils.register_keras_serializable(package="larq_ext")
+@register_class
 class Int8Dense(AsDense, Int8Conv2D):
     """A dense layer in 8-bit integers, as a 1x1 convolution.
 
@@ -168,7 +169,11 @@ class Int8Dense(AsDense, Int8Conv2D):
 
 
 def int8_weights(
-    kernel: np.ndarray, bias: np.ndarray, inputs: Int8Range, outputs: Int8Range
+    kernel: np.ndarray,
+    bias: np.ndarray,
+    inputs: Int8Range,
+    outputs: Int8Range,
+    only_signs: bool = False,
 ) -> list[np.ndarray]:
     """The weights of an `Int8Conv2D` that computes what a convolution in floats does.
 
@@ -177,6 +182,8 @@ def int8_weights(
         bias: Bias per output channel.
         inputs: The range of its inputs.
         outputs: The range of its outputs.
+        only_signs: Whether outputs are moved down by about half a step, so that those below 0,
+            and no others, round to numbers below 0.
 
     # Returns
         `[kernel, bias, limit]`, for `set_weights`.
@@ -184,15 +191,18 @@ def int8_weights(
     limit = np.abs(kernel).max((0, 1, 2)).astype("float64")
     # Steps so small that the bias, an integer of 32 bits in steps of inputs and kernel, would
     # overflow, or that even large sums of them do not reach a step of the output.
-    smallest = np.maximum(np.abs(bias) / 2.0**30, outputs.step / 2.0**24) / inputs.step
+    largest = np.abs(bias) + outputs.step
+    smallest = np.maximum(largest / 2.0**30, outputs.step / 2.0**24) / inputs.step
     limit = np.maximum(limit, 127 * smallest).astype("float32")
     # The operator rounds the bias; here as well, so that Keras computes the same.
     step = _bias_step(inputs, limit)
-    return [
-        kernel.astype("float32"),
-        (np.round(bias / step) * step).astype("float32"),
-        limit,
-    ]
+    whole = np.round(bias / step)
+    if only_signs:
+        # Sums without the bias are whole steps: from this one on, outputs are not negative. It
+        # has to come out above minus half a step of the output, and the one before it not.
+        first = np.ceil(-bias / step)
+        whole = np.floor(-outputs.step / 2 / step - first) + 1
+    return [kernel.astype("float32"), (whole * step).astype("float32"), limit]
 
 
 def _bias_step(inputs: Int8Range, limit: np.ndarray) -> np.ndarray:

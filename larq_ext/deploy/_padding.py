@@ -1,4 +1,4 @@
-"""Borders in front of strided convolutions, as the converter takes them for what they are."""
+"""Borders and images of strided convolutions, as the converter and the engines take them."""
 
 from __future__ import annotations
 
@@ -50,6 +50,72 @@ def trim_padding(graph_def: Any) -> None:
         trimmed = _trimmed(conv, paddings, size)
         if (trimmed != paddings).any():
             _pad_anew(graph_def, node, pad, trimmed)
+
+
+def trim_images(graph_def: Any) -> None:
+    """Leaves out the pixels behind the last kernel, where `padding="same"` has to pad none.
+
+    With a stride larger than the kernel, the last kernel may end before the image does. XNNPACK,
+    which runs float and 8-bit convolutions in TensorFlow Lite, then computes wrong numbers: the
+    pixels that are too many are a padding below zero. A convolution that needs no padding at all
+    is made a "valid" one, which gives as many outputs; else the image is cut.
+
+    # Arguments
+        graph_def: a frozen graph, changed in place.
+    """
+    nodes = {node.name: node for node in graph_def.node}
+    strided = [
+        node
+        for node in graph_def.node
+        if node.op in _CONVOLUTIONS
+        and node.attr["padding"].s == b"SAME"
+        and max(node.attr["strides"].list.i) > 1
+        and node.attr["data_format"].s != b"NCHW"
+    ]
+    if not strided:
+        return
+    graph = tf.Graph()
+    with graph.as_default():
+        tf.import_graph_def(graph_def, name="")
+    for node in strided:
+        conv = graph.get_operation_by_name(node.name)
+        size, kernel = conv.inputs[0].shape, conv.inputs[1].shape
+        if size.rank != 4 or kernel.rank != 4 or None in (*size[1:3], *kernel[:2]):
+            continue
+        used = [_used(conv, size, axis) for axis in _SPATIAL]
+        if all(a >= b for a, b in zip(used, size[1:3], strict=True)):
+            continue
+        if all(a <= b for a, b in zip(used, size[1:3], strict=True)):
+            node.attr["padding"].s = b"VALID"
+        elif source_node(node.input[0], nodes).op != "Sign":  # binary kernels pad by themselves
+            _cut(graph_def, node, nodes, [min(a, b) for a, b in zip(used, size[1:3], strict=True)])
+
+
+def _used(conv: tf.Operation, size: tf.TensorShape, axis: int) -> int:
+    """How many pixels the kernels of a "same" convolution reach over, the padding included."""
+    stride = conv.get_attr("strides")[axis]
+    kernel = (conv.inputs[1].shape[axis - 1] - 1) * conv.get_attr("dilations")[axis] + 1
+    return (-(-size[axis] // stride) - 1) * stride + kernel
+
+
+def _cut(graph_def: Any, conv: Any, nodes: dict[str, Any], size: list[int]) -> None:
+    """Gives a convolution only the first pixels, in front of what rounds them to 8 bits."""
+    taker = conv
+    source = source_node(conv.input[0], nodes)
+    if source is not None and source.op.startswith("FakeQuant"):
+        taker = graph_def.node.add()
+        taker.CopyFrom(source)
+        taker.name = f"{conv.name}/rounded"
+        conv.input[0] = taker.name
+    sliced = graph_def.node.add(name=f"{conv.name}/cut", op="Slice")
+    for part, values in (("begin", [0, 0, 0, 0]), ("size", [-1, *size, -1])):
+        constant = graph_def.node.add(name=f"{conv.name}/{part}", op="Const")
+        constant.attr["dtype"].type = tf.int32.as_datatype_enum
+        constant.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(values, tf.int32))
+    sliced.input.extend([taker.input[0], f"{conv.name}/begin", f"{conv.name}/size"])
+    sliced.attr["T"].CopyFrom(conv.attr["T"])
+    sliced.attr["Index"].type = tf.int32.as_datatype_enum
+    taker.input[0] = sliced.name
 
 
 def _trimmed(conv: tf.Operation, paddings: np.ndarray, size: tf.TensorShape) -> np.ndarray:

@@ -94,7 +94,8 @@ class AuditReport:
         notes: what else is worth knowing.
         ops: the operators, in the order in which they run.
         sizes: bytes of the file by what they hold.
-        rewrites: what `bake` changed beyond making layers binary; known where the model is given.
+        rewrites: what `bake` changed beyond making layers binary; known where the baked model is
+            given, as `convert` does.
     """
 
     layers: tuple[LayerAudit, ...]

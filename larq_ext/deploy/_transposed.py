@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from larq_ext._summary import no_operand
 from larq_ext.deploy.layers import BinaryConv2D
+from larq_ext.quantizers._base import register_class
 
 
 class Phases(NamedTuple):
@@ -63,7 +64,7 @@ def phase_kernel(kernel: np.ndarray, stride: int) -> np.ndarray:
     return turned.reshape(*taps, inputs, -1)
 
 
-@tf.keras.utils.register_keras_serializable(package="larq_ext")
+@register_class
 class BinaryConv2DTranspose(BinaryConv2D):
     r"""A transposed convolution of signs with a kernel of +-1.
 

@@ -21,7 +21,7 @@ from tensorflow.python.framework import convert_to_constants
 from larq_ext._files import atomic
 from larq_ext.deploy._flatbuffer import Op, order_by_signature, read_graph
 from larq_ext.deploy._int8_io import EdgeType, int8_ends
-from larq_ext.deploy._padding import source_node, trim_padding
+from larq_ext.deploy._padding import source_node, trim_images, trim_padding
 from larq_ext.deploy.audit import AuditReport, audit
 from larq_ext.deploy.errors import DeploymentError, require_engine
 
@@ -92,7 +92,8 @@ def convert(
         The file with its audit and the baked model.
 
     # Raises
-        ValueError: if `target`, a type or a name in `without` is unknown.
+        ValueError: if `target`, a type or a name in `without` is unknown, or one in `without` is a
+            rewrite that a baked model already has.
         DeploymentError: if the model cannot be converted, would compute something else, or is
             not binary throughout (then the audit is its `report`).
     """
@@ -103,13 +104,20 @@ def convert(
             raise ValueError(f"{name} must be one of {get_args(EdgeType)}, not {value!r}.")
     _check_keras(model)
     require_engine()
-    from larq_ext.deploy.bake import bake
+    from larq_ext.deploy.bake import applied_rewrites, bake
 
     baked = bake(model, without=without)
+    undone = sorted({rewrite.name for rewrite in applied_rewrites(baked)} & set(without))
+    if undone:
+        raise ValueError(
+            f"{model.name!r} is baked already, with the rewrites {undone}: give the model it was "
+            "made from, or leave them out of `without`."
+        )
     _check_form(baked)
     frozen = _freeze(baked)
     _check_signs(frozen.graph_def)
     trim_padding(frozen.graph_def)
+    trim_images(frozen.graph_def)
     with tempfile.TemporaryDirectory(prefix="larq_ext_") as folder:
         _save(frozen, folder)
         flatbuffer = order_by_signature(_run_converter(Path(folder), target))

@@ -8,9 +8,10 @@ import tensorflow as tf
 
 from larq_ext._summary import no_operand
 from larq_ext.quantizers import InputForm, KernelForm
+from larq_ext.quantizers._base import register_class
 
 
-@tf.keras.utils.register_keras_serializable(package="larq_ext")
+@register_class
 class DeployedSign(lq.quantizers.Quantizer):
     r"""Sign of an input in the form that the Larq Compute Engine turns into bits.
 
@@ -56,7 +57,7 @@ class DeployedSign(lq.quantizers.Quantizer):
         }
 
 
-@tf.keras.utils.register_keras_serializable(package="larq_ext")
+@register_class
 class BinaryConv2D(lq.layers.QuantConv2D):
     r"""A convolution of signs with a kernel of +-1.
 
@@ -146,7 +147,7 @@ class AsDense:
         return tf.reshape(images, (-1, images.shape[-1]))
 
 
-@tf.keras.utils.register_keras_serializable(package="larq_ext")
+@register_class
 class BinaryDense(AsDense, BinaryConv2D):
     """A dense layer as a 1x1 convolution, which is the only dense form with a binary kernel.
 

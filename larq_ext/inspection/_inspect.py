@@ -28,6 +28,7 @@ from larq_ext.inspection._report import (
 )
 from larq_ext.inspection._statistics import BitCounter, entropy, outside_window
 from larq_ext.quantizers import BinaryQuantizer
+from larq_ext.runtime._inputs import described, random_inputs
 from larq_ext.runtime._progress import progress
 
 _BATCH = 16
@@ -72,7 +73,8 @@ def inspect(
         model: Model with layers of Larq or of `larq_ext.layers`.
         before: The same network at another time: kernel bits are compared by layer name.
         inputs: Array of shape `(samples, ...)`, preprocessed, or a list of them for several
-            inputs. By default standard normal numbers, which say little of real images.
+            inputs. By default standard normal numbers (integers: of all their range), which
+            say little of real images.
         samples: How many random inputs to take without `inputs`.
         seed: Seed of these.
         verbose: 1 shows a progress bar.
@@ -282,15 +284,15 @@ def _arrays(model, inputs, samples: int, seed: int) -> tuple[list[np.ndarray], s
     if inputs is None:
         if samples < 1:
             raise ValueError(f"`samples` is a number from 1, received {samples!r}.")
-        shapes = [tuple(tensor.shape[1:]) for tensor in model.inputs or []]
+        shapes = [(samples, *tensor.shape[1:]) for tensor in model.inputs or []]
         if not shapes or any(None in shape for shape in shapes):
             raise ValueError(
                 f"The model {model.name!r} does not say what shape its inputs have: give some, "
                 "as `inputs`."
             )
-        generator = np.random.default_rng(seed)
-        arrays = [generator.standard_normal((samples, *shape)) for shape in shapes]
-        return arrays, f"{samples} random inputs, standard normal, seed {seed}"
+        dtypes = [tensor.dtype.as_numpy_dtype for tensor in model.inputs]
+        words = f"{samples} random inputs, {described(dtypes, seed)}"
+        return random_inputs(shapes, dtypes, seed), words
     arrays = [np.asarray(a) for a in (inputs if isinstance(inputs, (list, tuple)) else [inputs])]
     expected = [tuple(tensor.shape) for tensor in model.inputs or []]
     fits = not expected or (

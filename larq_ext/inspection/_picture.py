@@ -51,13 +51,15 @@ def draw(report: InspectReport, path: Path) -> Path:
         column.grid(axis="x", alpha=0.25)
         column.spines[["top", "right", "left"]].set_visible(False)
         column.tick_params(axis="y", length=0)
-    columns[0].set_yticks(range(len(layers)), [shorten(la.name, _NAME_WIDTH) for la in layers])
+    columns[0].set_yticks(
+        range(len(layers)), [shorten(la.name, _NAME_WIDTH) for la in layers], parse_math=False
+    )
     columns[0].set_ylim(len(layers) - 0.4, -0.95)
     for label, layer in zip(columns[0].get_yticklabels(), layers, strict=True):
         label.set_color(_BAD if layer.warnings else "black")
     handles, labels = columns[1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower right", ncols=2, frameon=False)
-    figure.suptitle(_title(report), x=0.01, ha="left", fontsize="medium")
+    figure.suptitle(_title(report), x=0.01, ha="left", fontsize="medium", parse_math=False)
     with atomic(path) as temporary:
         figure.savefig(temporary, dpi=130, format="png")
     return path

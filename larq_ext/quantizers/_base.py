@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any, NamedTuple
 
 import larq as lq
@@ -205,6 +206,13 @@ class RoleQuantizer(lq.quantizers.Quantizer):
         return {**super().get_config(), "role": self.role}
 
 
+class _Layers(weakref.WeakSet):
+    """Layers that are not kept alive; a copy of a network has copies of them."""
+
+    def __reduce__(self):
+        return type(self), (list(self),)
+
+
 class BinaryQuantizer(RoleQuantizer):
     """Base class of quantizers with one bit per output.
 
@@ -238,6 +246,7 @@ class BinaryQuantizer(RoleQuantizer):
         # how many they were when the configuration was written.
         self.sharing = None if sharing is None else (sharing[0], sharing[1])
         self._users: list[str] = []
+        self.using_layers = _Layers()
         self._custom_metrics = metrics
         self._scope_metrics = list(lq.context.get_training_metrics())
 
@@ -307,10 +316,12 @@ class BinaryQuantizer(RoleQuantizer):
     def load_own_variables(self, store):
         if self.weights and not store.keys():
             raise ValueError(
-                f"The file has no parameters for the quantizer {self.name!r}: it was shared "
-                "between layers that are not from larq_ext.layers, or that have equal names. "
-                "Use larq_ext.layers with different names, or save weights (`.weights.h5`) and "
-                "load them into a model that is built the same way."
+                f"The file has no parameters for the quantizer {self.name!r}. Either it was "
+                "written with another method, or another setting of this one: build the model as "
+                "it was then, load, and change it by larq_ext.models.requantize. Or the quantizer "
+                "was shared between layers that are not from larq_ext.layers, or that have equal "
+                "names: use larq_ext.layers with different names, or save weights "
+                "(`.weights.h5`) and load them into a model that is built the same way."
             )
         super().load_own_variables(store)
 
@@ -353,7 +364,12 @@ def register(alias: str):
 
     def decorate(cls):
         cls.alias = alias
-        cls = tf.keras.utils.register_keras_serializable(package="larq_ext")(cls)
-        return lq.utils.register_alias(alias)(lq.utils.register_keras_custom_object(cls))
+        return lq.utils.register_alias(alias)(register_class(cls))
 
     return decorate
+
+
+def register_class(cls: type) -> type:
+    """Makes a class known by its name alone too, which no class of Keras or Larq may have."""
+    cls = tf.keras.utils.register_keras_serializable(package="larq_ext")(cls)
+    return lq.utils.register_keras_custom_object(cls)

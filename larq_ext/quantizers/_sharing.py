@@ -4,6 +4,8 @@ Keras rebuilds each layer from its own configuration, so a quantizer used by eig
 would come back as eighteen. Here the configuration of a shared quantizer tells an identifier and
 how many layers use it. A layer that is rebuilt joins the latest rebuilt quantizer of its
 identifier, until that has as many layers as it should: then another copy of the model begins.
+
+A shared quantizer is trained as long as all layers that use it are: else a frozen one would change.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ def keep_apart(model: Any) -> None:
             part(layer)
 
 
-def join(quantizer: BinaryQuantizer, layer_name: str) -> BinaryQuantizer:
+def join(quantizer: BinaryQuantizer, layer: Any) -> BinaryQuantizer:
     """Registers a layer as a user of a quantizer, or of the one that it shares with others.
 
     # Returns
@@ -43,11 +45,18 @@ def join(quantizer: BinaryQuantizer, layer_name: str) -> BinaryQuantizer:
     if quantizer.sharing is not None and not quantizer.users:
         identifier, count = quantizer.sharing
         latest = _rebuilt.get(identifier)
-        if latest is not None and len(latest.users) < count and layer_name not in latest.users:
+        if latest is not None and len(latest.users) < count and layer.name not in latest.users:
             quantizer = latest
         else:
             _rebuilt[identifier] = quantizer
     elif quantizer.users and quantizer.sharing is None:
         quantizer.sharing = (uuid.uuid4().hex, 0)
-    quantizer.users.append(layer_name)
+    quantizer.users.append(layer.name)
+    quantizer.using_layers.add(layer)
     return quantizer
+
+
+def freeze_with_users(quantizer: BinaryQuantizer) -> None:
+    """Lets a shared quantizer train if all of its layers do, in whatever order that was said."""
+    if len(quantizer.users) > 1:
+        quantizer.trainable = all(layer.trainable for layer in quantizer.using_layers)

@@ -94,7 +94,7 @@ def fda_sign(
 
         return lq.math.sign(x), grad
 
-    return _call(x, tf.convert_to_tensor(n, x.dtype))
+    return _call(x, tf.cast(n, x.dtype))
 
 
 @tf.custom_gradient

@@ -126,9 +126,9 @@ class Int8(RoleQuantizer):
         x = tf.cast(inputs, tf.float32)
         if self.role == "kernel":
             return self._in_type_of(inputs, int8_kernel(x))
-        tf.__internal__.smart_cond.smart_cond(
-            False if training is None else training, lambda: self._move(x), tf.no_op
-        )
+        # As the averages of batch normalization, the range of a frozen layer stands still.
+        moves = False if training is None or not self.trainable else training
+        tf.__internal__.smart_cond.smart_cond(moves, lambda: self._move(x), tf.no_op)
         low, high = int8_range(self.minimum, self.maximum)
         rounded = tf.quantization.fake_quant_with_min_max_vars(x, low, high)
         return self._in_type_of(inputs, tf.where(high > low, rounded, x))

@@ -46,20 +46,22 @@ STEP_SLOPES = {
 
 def surrogate_sign(x: tf.Tensor, estimator: str = "triangle") -> tf.Tensor:
     """Sign with `sign(0) = 1` and the slope `SIGN_SLOPES[estimator]` as its gradient."""
+    slope = SIGN_SLOPES[one_of("estimator", estimator, tuple(SIGN_SLOPES))]
 
     @tf.custom_gradient
     def _call(x):
-        return lq.math.sign(x), lambda dy: dy * SIGN_SLOPES[estimator](x)
+        return lq.math.sign(x), lambda dy: dy * slope(x)
 
     return _call(x)
 
 
 def surrogate_step(x: tf.Tensor, estimator: str = "long_tail") -> tf.Tensor:
     """Step (1 for `x > 0`, else 0) with the slope `STEP_SLOPES[estimator]` as its gradient."""
+    slope = STEP_SLOPES[one_of("estimator", estimator, tuple(STEP_SLOPES))]
 
     @tf.custom_gradient
     def _call(x):
-        return lq.math.heaviside(x), lambda dy: dy * STEP_SLOPES[estimator](x)
+        return lq.math.heaviside(x), lambda dy: dy * slope(x)
 
     return _call(x)
 

@@ -140,7 +140,7 @@ def classify(
     \\(2 f_1(x) + 2 f_2(x)\\).
 
     # Arguments
-        x: float32 tensor.
+        x: float32 tensor of a known shape.
         parameters: `(u, b, v, d)` of the `Classifier`.
         activation: `"tanh"` or `"relu"`.
         forward: `"sign"` or `"argmax"`.
@@ -150,7 +150,12 @@ def classify(
 
     # Returns
         Tensor of the shape of `x` with values +1 and -1.
+
+    # Raises
+        ValueError: if the shape is not known.
     """
+    if not x.shape.is_fully_defined():
+        raise ValueError(f"`x` has a known shape, as kernels do, received {x.shape}.")
 
     def upstream_of(outputs, dy):
         if forward == "argmax":

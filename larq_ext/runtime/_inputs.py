@@ -1,4 +1,4 @@
-"""Brings inputs to the form that the engines take, or says what is wrong with them."""
+"""Brings inputs to the form that the engines take, or says what is wrong with them; makes some."""
 
 from __future__ import annotations
 
@@ -93,3 +93,29 @@ def _fits(array: np.ndarray, dtype: np.dtype) -> bool:
     if array.dtype.kind == "f":
         return True
     return array.dtype.kind in "iu" and bool((array.astype(dtype) == array).all())
+
+
+def random_inputs(
+    shapes: Sequence[Sequence[int]], dtypes: Sequence[Any], seed: int = 0
+) -> list[np.ndarray]:
+    """Standard normal floats; integers and booleans from all of their range."""
+    generator = np.random.default_rng(seed)
+    inputs = []
+    for shape, dtype in zip(shapes, map(np.dtype, dtypes), strict=True):
+        if dtype.kind == "b":
+            inputs.append(generator.integers(0, 2, tuple(shape)).astype(dtype))
+        elif dtype.kind in "iu":
+            limits = np.iinfo(dtype)
+            inputs.append(generator.integers(limits.min, limits.max, tuple(shape), dtype, True))
+        else:  # bfloat16 too, which NumPy does not count among its floats
+            inputs.append(generator.standard_normal(tuple(shape)).astype(dtype))
+    return inputs
+
+
+def described(dtypes: Sequence[Any], seed: int) -> str:
+    """What `random_inputs` makes, in words."""
+    kinds = {np.dtype(dtype).kind in "biu" for dtype in dtypes}
+    parts = ["standard normal"] * (False in kinds) + ["integers of all their range"] * (
+        True in kinds
+    )
+    return f"{' and '.join(parts)}, seed {seed}"

@@ -2,10 +2,12 @@
 
 import json
 
+import flatbuffers
 import larq as lq
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.lite.python import schema_py_generated as schema
 
 from larq_ext.deploy._flatbuffer import read_graph, unpack_filter
 from larq_ext.deploy.audit import audit
@@ -128,6 +130,42 @@ def test_damaged_content_is_an_error(classifier_conversion):
         audit(classifier_conversion.flatbuffer[:200])
     with pytest.raises(ValueError, match="damaged or another kind"):
         audit(b"PK\x03\x04 a zip")
+
+
+def edited(flatbuffer, change) -> bytes:
+    """The file with something else in it."""
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(flatbuffer))
+    change(model.subgraphs[0])
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def test_a_file_without_names_is_no_damaged_one(classifier, classifier_conversion):
+    def strip(graph):
+        for tensor in graph.tensors:
+            tensor.name = None
+
+    report = audit(edited(classifier_conversion.flatbuffer, strip), classifier)
+    assert report.ok and report.binary == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda graph: setattr(graph.operators[0], "inputs", [9999]), "tensors that are not"),
+        (lambda graph: setattr(graph.operators[-1], "outputs", []), "tensors that are not"),
+        (lambda graph: setattr(graph, "outputs", [9999]), "an input or output of the model"),
+        (
+            lambda graph: [setattr(op, "customOptions", None) for op in graph.operators],
+            "has no options",
+        ),
+    ],
+)
+def test_positions_and_options_that_are_not_there(classifier_conversion, change, message):
+    damaged = edited(classifier_conversion.flatbuffer, change)
+    with pytest.raises(ValueError, match=f"model is damaged: .*{message}"):
+        audit(damaged)
 
 
 def test_the_report_is_json_and_a_narrow_table(classifier, classifier_conversion):

@@ -413,6 +413,23 @@ def test_the_command_writes_bits(classifier_conversion, run, tmp_path):
     assert run(tmp_path / "model.npz", images)[0].shape == (1, 5)
 
 
+def test_the_command_writes_what_stays_float_if_told(networks, tmp_path):
+    binary = networks.quant_conv(8, 1, padding="valid", pad_values=0.0)
+    lost = lq.layers.QuantDepthwiseConv2D(
+        3, input_quantizer="ste_sign", depthwise_quantizer="ste_sign"
+    )
+    layers = [tf.keras.Input((4, 4, 8)), binary, lost]
+    networks.randomize(tf.keras.Sequential(layers)).save(tmp_path / "partly.keras")
+    words = (tmp_path / "partly.keras", "-o", tmp_path / "model.npz")
+    result = command(*words)
+    assert result.exit_code == 1 and "--allow-float" in result.stderr
+    assert not (tmp_path / "model.npz").exists()
+    assert command(*words, "--allow-float").exit_code == 0
+    assert (tmp_path / "model.npz").stat().st_size > 0
+    result = command(words[0], "-o", tmp_path / "model.onnx", "--allow-float")
+    assert result.exit_code == 2 and "--allow-float is for bits" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("model", "output", "message"),
     [

@@ -247,6 +247,38 @@ def test_signs_lose_nothing_by_rounding(networks):
     np.testing.assert_array_equal(truth[clear] >= 0, rounded[clear] >= 0)
 
 
+def test_signs_of_exact_zeros_stay(networks):
+    """Black pixels without a bias: sums of exactly 0 are signs of +1."""
+    model = tf.keras.Sequential(
+        [
+            tf.keras.Input((12, 12, 3)),
+            layers.Conv2D(32, 3, use_bias=False, name="stem"),
+            networks.quant_conv(32, name="binary"),
+        ]
+    )
+    networks.randomize(model)
+    x = images(16, seed=8)[:, :8, :8]
+    x = np.pad(x, [(0, 0), (0, 12 - x.shape[1]), (0, 12 - x.shape[2]), (0, 0)])
+    edged = int8_edges(model, x, layers=["stem"])
+    truth, rounded = (m.get_layer("stem")(x).numpy() for m in (model, edged))
+    assert (truth == 0).sum() > 1000
+    assert (rounded[truth == 0] >= 0).all()
+    assert verify(edged, convert(edged).flatbuffer, x).ok
+
+
+def test_a_baked_model_gets_ends_too(networks):
+    model = network(networks.randomize, networks.quant_conv)
+    norm = model.get_layer("shift")
+    norm.gamma.assign(tf.abs(norm.gamma))
+    baked = bake(model)
+    assert lqx.deploy.applied_rewrites(baked)
+    x = images()
+    edged = int8_edges(baked, x)
+    assert [m.name for m in edged.layers if isinstance(m, Int8Conv2D)] == ["stem", "logits"]
+    again = int8_edges(edged, x, layers="all")
+    assert isinstance(again.get_layer("middle"), Int8Conv2D)
+
+
 def test_softmax_and_all_layers_and_names(networks):
     model = network(networks.randomize, networks.quant_conv, top="softmax")
     everything = int8_edges(model, images(), layers="all")
@@ -276,8 +308,9 @@ class Standardized(tf.keras.layers.Conv2D):
     [
         lambda: Standardized(32, 3, name="stem"),
         lambda: tf.keras.layers.Conv2D(32, 3, activation=tf.keras.layers.PReLU(), name="stem"),
+        lambda: lqx.layers.QuantConv2D(32, 3, padding="same", pad_values=1.0, name="stem"),
     ],
-    ids=["of a derived class", "an activation with weights"],
+    ids=["of a derived class", "an activation with weights", "a border of ones"],
 )
 def test_convolutions_that_compute_something_else_are_left_alone(networks, stem):
     model = tf.keras.Sequential(
@@ -291,6 +324,43 @@ def test_convolutions_that_compute_something_else_are_left_alone(networks, stem)
     )
     edged = int8_edges(model, np.ones((4, 8, 8, 3), "float32"))
     assert [m.name for m in edged.layers if isinstance(m, Int8Conv2D)] == ["logits"]
+
+
+def test_an_activation_layer_that_holds_a_layer_stays(networks):
+    slopes = tf.keras.layers.PReLU(shared_axes=(1, 2))
+    model = tf.keras.Sequential(
+        [
+            tf.keras.Input((8, 8, 3)),
+            tf.keras.layers.Conv2D(32, 3, name="stem"),
+            tf.keras.layers.Activation(slopes, name="prelu"),
+            networks.quant_conv(32),
+        ]
+    )
+    networks.randomize(model)
+    x = np.random.default_rng(0).normal(size=(8, 8, 8, 3)).astype("float32")
+    edged = int8_edges(model, x)
+    assert isinstance(edged.get_layer("stem"), Int8Conv2D)
+    np.testing.assert_array_equal(edged.get_layer("prelu").get_weights(), slopes.get_weights())
+    assert verify(edged, convert(edged).flatbuffer, x).ok
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: lq.layers.QuantDepthwiseConv2D(
+            3, input_quantizer="int8", depthwise_quantizer="int8", name="trained"
+        ),
+        lambda: lqx.layers.QuantConv2D(
+            4, 3, groups=2, input_quantizer="int8", kernel_quantizer="int8", name="trained"
+        ),
+    ],
+    ids=["depthwise", "groups"],
+)
+def test_layers_that_8_bits_are_not_for_are_named(layer):
+    model = tf.keras.Sequential([tf.keras.Input((6, 6, 2)), layer()])
+    model(tf.ones((1, 6, 6, 2)), training=True)
+    with pytest.warns(UserWarning, match="trained stays in float32, with rounded inputs"):
+        bake(model)
 
 
 def test_functions_of_features_keep_their_axis():

@@ -8,6 +8,8 @@ import tensorflow as tf
 from larq_ext.deploy import _padding
 from larq_ext.deploy._flatbuffer import order_by_signature
 from larq_ext.deploy.convert import _freeze, convert
+from larq_ext.deploy.int8 import int8_edges
+from larq_ext.deploy.verify import verify
 from larq_ext.runtime import Interpreter
 
 # Kernel, stride, dilation, borders.
@@ -108,10 +110,81 @@ def test_what_is_trimmed_is_never_used(size, kernel, stride, dilation, border):
     np.testing.assert_allclose(graph(pixels)[0], model(pixels), atol=1e-5)
 
 
+# Kernel, stride: of 30 x 31 pixels, the last kernel leaves some over, at least in one axis.
+BEYOND = [
+    ((2, 2), (3, 3)),
+    ((3, 3), (4, 4)),
+    ((1, 3), (3, 3)),
+    ((3, 1), (2, 2)),
+    ((1, 5), (2, 2)),
+    ((1, 1), (2, 2)),
+]
+
+
+def strided(kind: str) -> tf.keras.Model:
+    image = tf.keras.Input((30, 31, 4))
+    outputs = []
+    for kernel, stride in BEYOND:
+        options = {"strides": stride, "padding": "same"}
+        if kind == "depthwise":
+            layer = tf.keras.layers.DepthwiseConv2D(kernel, **options)
+        else:
+            groups = 2 if kind == "grouped" else 1
+            layer = tf.keras.layers.Conv2D(6, kernel, groups=groups, **options)
+        outputs.append(layer(image))
+    return tf.keras.Model(image, outputs)
+
+
+@pytest.mark.parametrize("kind", ["convolution", "depthwise", "grouped"])
+def test_pixels_behind_the_last_kernel(networks, kind):
+    model = networks.randomize(strided(kind))
+    conversion = convert(model, allow_float=True)
+    assert max(largest_difference(model, conversion.flatbuffer)) < 1e-4
+
+
+def test_the_engine_alone_takes_them_for_a_border(networks, tmp_path):
+    """If this fails, XNNPACK has learned it and nothing need be cut any more."""
+    model = networks.randomize(strided("convolution"))
+    flatbuffer = order_by_signature(networks.convert_as_it_is(model, tmp_path))
+    differences = largest_difference(model, flatbuffer)
+    assert [case for case, d in zip(BEYOND, differences, strict=True) if d > 0.1]
+
+
+@pytest.mark.parametrize("kernel", [2, (1, 3)])
+def test_pixels_behind_the_last_kernel_of_8_bits(networks, kernel):
+    model = networks.randomize(
+        tf.keras.Sequential(
+            [
+                tf.keras.Input((30, 30, 3)),
+                tf.keras.layers.Conv2D(32, kernel, strides=3, padding="same"),
+                networks.quant_conv(16),
+                tf.keras.layers.GlobalAveragePooling2D(),
+            ]
+        )
+    )
+    images = np.random.default_rng(0).normal(size=(6, 30, 30, 3)).astype("float32")
+    edged = int8_edges(model, images)
+    assert verify(edged, convert(edged).flatbuffer, images).ok
+
+
+def test_binary_convolutions_pad_by_themselves(networks):
+    layers = [
+        networks.quant_conv(32, kernel, strides=3, pad_values=value)
+        for kernel in ((2, 2), (1, 4))
+        for value in (0.0, 1.0)
+    ]
+    image = tf.keras.Input((30, 31, 32))
+    model = networks.randomize(tf.keras.Model(image, [layer(image) for layer in layers]))
+    conversion = convert(model)
+    assert max(largest_difference(model, conversion.flatbuffer)) < 1e-3
+
+
 def test_a_size_that_depends_on_the_data_is_left_alone():
     image = tf.keras.Input((None, None, 3))
     outputs = tf.keras.layers.Conv2D(2, 3, 2)(tf.keras.layers.ZeroPadding2D(1)(image))
+    outputs = tf.keras.layers.Conv2D(2, 2, 3, padding="same")(outputs)
     graph_def = _freeze(tf.keras.Model(image, outputs)).graph_def
     before = graph_def.SerializeToString(deterministic=True)
     _padding.trim_padding(graph_def)
+    _padding.trim_images(graph_def)
     assert graph_def.SerializeToString(deterministic=True) == before

@@ -8,7 +8,7 @@ import larq_ext as lqx
 import larq as lq  # isort: skip
 import tensorflow as tf  # isort: skip
 
-from larq_ext.deploy import REWRITES, applied_rewrites, bake, convert
+from larq_ext.deploy import REWRITES, applied_rewrites, audit, bake, convert
 from larq_ext.deploy._transposed import geometry, phase_kernel
 from larq_ext.runtime import Interpreter
 
@@ -207,6 +207,27 @@ def test_rewrites_of_nested_models_have_their_paths():
     np.testing.assert_allclose(
         bake(model).predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-4
     )
+
+
+def test_what_is_rewritten_cannot_be_left_out(networks):
+    model = networks.randomize(
+        tf.keras.Sequential(
+            [
+                tf.keras.Input((6, 6, 8)),
+                tf.keras.layers.BatchNormalization(),
+                networks.quant_conv(8),
+            ]
+        )
+    )
+    model.layers[0].gamma.assign(tf.abs(model.layers[0].gamma))
+    baked = bake(model)
+    assert {r.name for r in applied_rewrites(baked)} == {"threshold"}
+    with pytest.raises(ValueError, match=r"is baked already, with the rewrites \['threshold'\]"):
+        convert(baked, without=["threshold", "pool"])
+    assert convert(baked, without=["pool"]).report.rewrites
+    file = convert(model, without=["threshold"]).flatbuffer
+    assert not audit(file, model).rewrites, "nobody knows which ones the file has"
+    assert audit(file, model).ok
 
 
 def test_rewrites_within_a_layer_are_listed_and_switched_off():

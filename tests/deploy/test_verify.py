@@ -191,6 +191,17 @@ def test_maps_have_no_top1():
     assert report.share is None
 
 
+def test_nothing_is_proven_of_what_is_no_number():
+    output = np.array([[1.0, 2.0], [np.nan, 1.0], [np.inf, 1.0]])
+    report = _compare([output], [output], [0.5])
+    assert not report.ok and not report.different
+    assert report.verdict == "NOT PROVEN: Keras gives NaN for 1 samples"
+    assert report.verdict in str(report) and report.to_dict()["without_numbers"] == 1
+    assert _compare([output[::2]], [output[::2]], [0.5]).ok
+    other = np.zeros_like(output)
+    assert _compare([output], [other], [0.5]).verdict == "NOT EQUAL"
+
+
 def test_what_is_no_number_counts_as_different():
     keras, file = np.array([[np.nan], [1.0], [np.inf]]), np.array([[np.nan], [np.nan], [np.inf]])
     report = _compare([keras], [file], [0.5])

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 import larq_ext as lqx
 from larq_ext import quantizers as q
+from larq_ext.quantizers.mlp_classifier import classify
 
 
 @pytest.mark.parametrize("name", table.CASES)
@@ -135,6 +136,21 @@ def test_numbers_beyond_the_window_pass_no_gradient(function, value):
     assert y[0] in (np.sign(value), max(0.0, np.sign(value)))
     assert gradient[0] == 0
     assert np.isfinite(gradient[1])
+
+
+def test_arguments_of_functions():
+    x = tf.constant([0.25, -2.0])
+    for n in (tf.constant(9), tf.Variable(9)):
+        np.testing.assert_array_equal(q.fda_sign(x, n=n), q.fda_sign(x))
+    for function in (q.surrogate_sign, q.surrogate_step):
+        with pytest.raises(ValueError, match=r"`estimator` is one of .*received 'typo'"):
+            function(x, "typo")
+    parameters = tuple(tf.zeros(shape) for shape in ((2,), (2,), (2, 2), (2,)))
+    open_size = tf.function(
+        lambda x: classify(x, parameters), input_signature=[tf.TensorSpec([None])]
+    )
+    with pytest.raises(ValueError, match="`x` has a known shape"):
+        open_size(x)
 
 
 @pytest.mark.parametrize("name", table.CASES)

@@ -83,6 +83,18 @@ def test_the_range_moves_in_training_only():
     assert (quantizer.minimum.numpy(), quantizer.maximum.numpy()) == (-0.75, 3.0)
 
 
+def test_the_range_of_a_frozen_layer_stands_still():
+    layer = lqx.layers.QuantDense(1, input_quantizer="int8", kernel_quantizer="int8")
+    layer(tf.ones((2, 3)), training=True)
+    before = layer.input_quantizer.range()
+    layer.trainable = False
+    layer(9 * tf.ones((2, 3)), training=True)
+    assert layer.input_quantizer.range() == before
+    layer.trainable = True
+    layer(9 * tf.ones((2, 3)), training=True)
+    assert layer.input_quantizer.range() != before
+
+
 @pytest.mark.parametrize("low, high", [(-1, 1), (0, 1), (-3, 0), (-0.001, 7), (-5, 0.002), (-2, 3)])
 def test_ranges_hold_zero_exactly(low, high):
     """The ends are kept, which would move if zero were rounded to instead."""

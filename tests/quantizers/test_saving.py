@@ -1,5 +1,6 @@
 """Files of all formats, read by a fresh process; clones; frozen layers; binary files."""
 
+import copy
 import json
 import pathlib
 import subprocess
@@ -127,14 +128,11 @@ def test_frozen_layers_keep_their_parameters(name, tmp_path):
     assert len(model.weights) == count
     assert {w.name for w in model.weights} == names
     before = [w.copy() for w in frozen.get_weights()]
-    shared = model.get_layer("two").kernel_quantizer if name == "mlp_classifier" else None
-    if shared is None:
-        assert not frozen.trainable_weights
+    assert not frozen.trainable_weights
     model.compile(tf.keras.optimizers.SGD(0.1), "mse")
     model.fit(nets.pictures(), np.ones((6, 3)), verbose=0)
-    if shared is None:
-        for one, two in zip(before, frozen.get_weights(), strict=True):
-            np.testing.assert_array_equal(one, two)
+    for one, two in zip(before, frozen.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)
     moved = model.get_layer("two").get_weights()
     start = nets.trained(name).get_layer("two").get_weights()
     assert any(np.any(a != b) for a, b in zip(moved, start, strict=True))
@@ -143,6 +141,57 @@ def test_frozen_layers_keep_their_parameters(name, tmp_path):
         loaded = nets.load(tmp_path / f"{name}{form}")
         x = nets.pictures()
         np.testing.assert_array_equal(loaded(x, training=False), model(x, training=False))
+
+
+def test_a_shared_classifier_trains_with_all_of_its_layers():
+    """Whatever was said last: a layer that is frozen would change with it."""
+    model = nets.trained("mlp_classifier")
+    one, two = model.get_layer("one"), model.get_layer("two")
+    shared = one.kernel_quantizer
+    assert shared is two.kernel_quantizer and shared.trainable_weights
+    for frozen, other in ((one, two), (two, one)):
+        frozen.trainable = False
+        other.trainable = True
+        assert not shared.trainable_weights
+        frozen.trainable = True
+        assert shared.trainable_weights
+    model.trainable = False
+    two.trainable = True
+    assert not shared.trainable_weights
+    copied = copy.deepcopy(one)
+    copied.trainable = False
+    assert not copied.kernel_quantizer.trainable and copied.kernel_quantizer is not shared
+    model.trainable = True
+    assert shared.trainable_weights
+
+
+@pytest.mark.parametrize("form", [".keras", ".h5"])
+@pytest.mark.parametrize("name", ["fda", "mlp_classifier"])
+def test_layers_that_files_name_by_their_class_alone(name, form, tmp_path):
+    """Nested models in `.h5` files, and wrappers in both, say no package."""
+    inner = tf.keras.Sequential(
+        [
+            tf.keras.Input((5, 5, 3)),
+            lqx.layers.QuantConv2D(3, 3, quantizer=name, name="nested"),
+            tf.keras.layers.Reshape((9, 3)),
+            tf.keras.layers.TimeDistributed(lqx.layers.QuantDense(4, quantizer=name, name="each")),
+        ]
+    )
+    model = tf.keras.Sequential([tf.keras.Input((5, 5, 3)), inner, tf.keras.layers.Flatten()])
+    x = np.random.default_rng(0).normal(size=(2, 5, 5, 3)).astype("float32")
+    expected = model(x)
+    model.save(tmp_path / f"model{form}")
+    loaded = tf.keras.models.load_model(tmp_path / f"model{form}")
+    np.testing.assert_array_equal(loaded(x), expected)
+    assert type(loaded.layers[0].get_layer("nested")) is lqx.layers.QuantConv2D
+    larq_layer = lq.layers.QuantConv2D(2, 3, name="plain")
+    assert type(lq.layers.QuantConv2D.from_config(larq_layer.get_config())) is type(larq_layer)
+
+
+def test_weights_of_another_method_say_so(tmp_path):
+    nets.network("ste_sign").save_weights(tmp_path / "x.weights.h5")
+    with pytest.raises(ValueError, match=r"written with another method.*models\.requantize"):
+        nets.network("fda").load_weights(tmp_path / "x.weights.h5")
 
 
 @pytest.mark.parametrize("kind", ["conv", "dense"])

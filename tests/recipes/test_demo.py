@@ -52,6 +52,25 @@ def test_pretrained(tmp_path):
     report = json.loads((tmp_path / "demo" / "report.json").read_text())
     assert report["test_accuracy_keras"] == pytest.approx(358 / 360)
     assert report["training"]["model"] == "digits_net.siman_digits"
+    training = tmp_path / "demo" / "training"
+    training.mkdir()
+    (training / "notes.txt").write_text("mine")
+    (training / "run.json").write_text(json.dumps({"configuration": {"name": "Digits"}}))
+    CliRunner().invoke(cli.main, ["demo", *arguments, "--json"], catch_exceptions=False)
+    assert [file.name for file in training.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("options", [["--pretrained"], ["--epochs", "1"]])
+def test_only_a_demos_own_training_is_replaced(options, tmp_path):
+    training = tmp_path / "demo" / "training"
+    training.mkdir(parents=True)
+    (training / "notes.txt").write_text("mine")
+    (training / "run.json").write_text(json.dumps({"configuration": {"name": "ResNet20FDA"}}))
+    result = CliRunner().invoke(
+        cli.main, ["demo", *options, "--output-dir", str(tmp_path / "demo")]
+    )
+    assert result.exit_code == 2 and "has a run of ResNet20FDA" in result.stderr
+    assert {file.name for file in training.iterdir()} == {"notes.txt", "run.json"}
 
 
 def test_a_trained_network_is_not_trained_again():

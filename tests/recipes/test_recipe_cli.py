@@ -7,6 +7,7 @@ import pathlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import tiny
 from click.testing import CliRunner
@@ -134,6 +135,10 @@ def test_evaluate_refuses_what_does_not_fit(tmp_path):
     model = tiny.tiny_network(input_shape=(8, 8, 1), num_classes=3, quantizer="ste_sign")
     with pytest.raises(UsageError, match="10 classes"):
         evaluate(model, dataset="digits")
+    model = tiny.tiny_network(input_shape=(8, 8, 1), num_classes=10, quantizer="ste_sign")
+    model.set_weights([np.full_like(weight, np.nan) for weight in model.get_weights()])
+    with pytest.raises(UsageError, match="gives NaN: its training failed"):
+        evaluate(model, dataset="digits", limit=10)
     (tmp_path / "broken.keras").write_text("no model")
     with pytest.raises(UsageError, match="not a model that Keras can load"):
         evaluate(tmp_path / "broken.keras", dataset="digits")

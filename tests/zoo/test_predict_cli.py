@@ -1,6 +1,7 @@
 """`larq-ext predict` on images of every kind, and `larq-ext list`."""
 
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -100,7 +101,8 @@ def test_a_file_of_ones_own(run_folder, folder, expected, tmp_path):
     names.write_text("\n".join(f"digit {index}" for index in range(10)))
     result = run("predict", model, folder, *settings, "--classes", names, "--top", 1, "--json")
     assert [list(row) for row in scores(result)] == [[f"digit {i}"] for i in expected.argmax(-1)]
-    names.write_text(json.dumps([f"number {index}" for index in range(10)]))
+    text = json.dumps([f"number {index}" for index in range(10)])
+    names.write_text(text, encoding="utf-8-sig")  # with a mark in front, as on Windows
     result = run("predict", model, folder, *settings, "--classes", names, "--top", 1)
     assert f"number {expected[0].argmax()}" in result.stdout
 
@@ -124,6 +126,54 @@ def test_a_converted_file(run_model, folder, expected, tmp_path):
     pytest.importorskip("larq_compute_engine")
     lqx.deploy.convert(run_model).save(tmp_path / "model.tflite")
     check(run("predict", tmp_path / "model.tflite", folder, "--like", "digits", "--json"), expected)
+
+
+def pixels_model(weights=None):
+    """A network that prepares its images itself, from integers."""
+    pixels = tf.keras.Input((8, 8, 1), dtype="uint8")
+    x = tf.keras.layers.Rescaling(1 / 127.5, -1.0)(pixels)
+    x = tf.keras.layers.Conv2D(32, 3)(x)
+    x = lqx.layers.QuantConv2D(16, 3, quantizer="ste_sign")(x)
+    model = tf.keras.Model(pixels, tf.keras.layers.Dense(10)(tf.keras.layers.Flatten()(x)))
+    if weights is not None:
+        model.layers[-1].set_weights([np.full(w.shape, weights) for w in model.get_weights()[-2:]])
+    return model
+
+
+@pytest.mark.slow
+def test_a_converted_file_that_takes_pixels(folder, tmp_path):
+    pytest.importorskip("larq_compute_engine")
+    model = pixels_model()
+    model.save(tmp_path / "u8.keras")
+    lqx.deploy.convert(model).save(tmp_path / "u8.tflite")
+    found = [
+        scores(run("predict", tmp_path / f"u8.{form}", folder, "--scale", 1, "--json"))
+        for form in ("keras", "tflite")
+    ]
+    assert all(len(image) == 5 for image in found[0])
+    for one, other in zip(*found, strict=True):
+        assert one == pytest.approx(other, abs=1e-4)
+
+
+def test_a_model_of_nan_is_an_error(folder, tmp_path):
+    pixels_model(np.nan).save(tmp_path / "nan.keras")
+    result = run("predict", tmp_path / "nan.keras", folder, "--scale", 1, "--json")
+    assert result.exit_code == 2 and "The model gives NaN" in result.stderr
+
+
+def test_a_name_that_is_no_unicode(folder, tmp_path):
+    if sys.getfilesystemencoding() != "utf-8":
+        pytest.skip("any bytes are a name here")
+    odd = shutil.copy(folder / "digit0.png", tmp_path / os.fsdecode(b"\xff.png"))
+    images = [folder / "digit0.png", odd, folder / "digit1.png"]
+    result = subprocess.run(
+        [sys.executable, "-m", "larq_ext.cli", "predict", "digits_net.fda_digits", *images],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"},
+        cwd=tmp_path,
+    )
+    assert result.returncode == 0, result.stderr
+    assert len(result.stdout.splitlines()) == 3 * 6
 
 
 def test_what_was_found_before_an_interruption_is_printed(published, folder, monkeypatch):

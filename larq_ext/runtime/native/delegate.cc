@@ -172,12 +172,21 @@ TfLiteStatus Delegate::PrepareDelegate(TfLiteContext* context, TfLiteDelegate* b
     // Copied, because the runtime may change it with the next call.
     const std::vector<int> indices(plan->data, plan->data + plan->size);
     std::vector<int> wanted;
-    std::set<int> from_binary;
+    std::set<int> from_binary, read;
     for (int index : indices) {
       TfLiteNode* node;
       TfLiteRegistration* registration;
       if (context->GetNodeAndRegistration(context, index, &node, &registration) != kTfLiteOk) {
         return "the runtime does not know a node of its plan";
+      }
+      // The runtime takes the order for granted when it parts the graph, and crashes.
+      read.insert(node->inputs->data, node->inputs->data + node->inputs->size);
+      for (int i = 0; i < node->outputs->size; ++i) {
+        const int output = node->outputs->data[i];
+        if (output >= 0 && read.count(output) > 0) {
+          return "operator " + std::to_string(index) +
+                 " writes a tensor that it or an earlier one reads";
+        }
       }
       if (!IsWanted(context, node, registration, from_binary)) continue;
       wanted.push_back(index);

@@ -390,6 +390,16 @@ def shared_outputs() -> Iterator[Malformed]:
     yield Malformed("two partitions write one tensor", graph.build([copy, numbers]), ANY)
 
     graph = Graph()
+    bits = graph.quantize(graph.input((1, 4, 4, 32)))
+    first = graph.dequantize(bits, 32)
+    later = graph.quantize(first)
+    last = graph.dequantize(later, 32)
+    for name, tensor in (("itself", bits), ("a later one", later)):
+        graph.operators[1].inputs = [tensor]
+        graph.operators[1].outputs = [bits if name == "itself" else first]
+        yield Malformed(f"an operator reads what {name} writes", graph.build([last]))
+
+    graph = Graph()
     x, y = graph.input((1, 4, 4, 32)), graph.input((1, 4, 4, 32))
     numbers = graph.dequantize(graph.quantize(x), 32)
     graph.add(numbers, y)
