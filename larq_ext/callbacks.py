@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
 from collections.abc import Callable
@@ -139,7 +140,12 @@ def noise_rate(epochs: int, start: float = 0.1, rest: float = 0.05) -> Callable[
 
     The paper says that alpha decays to 0. With `rest=0` this is the schedule of BiBench; the
     rest lets batch normalization see what the network is at inference.
+
+    # Raises
+        ValueError: if `rest` is not from 0 to 1.
     """
+    if not 0 <= rest <= 1:
+        raise ValueError(f"`rest` is a share of the run from 0 to 1, received {rest!r}.")
     decay = max(1, round(epochs * (1.0 - rest)))
     return lambda epoch: 0.5 * start * (1.0 + math.cos(math.pi * min(1.0, (epoch + 1) / decay)))
 
@@ -149,22 +155,46 @@ def linear_percent(epochs: int, start: float = 15.0) -> Callable[[int], float]:
     return lambda epoch: start * max(0.0, 1.0 - epoch / epochs)
 
 
-def method_schedules(quantizer: str, epochs: int) -> list[QuantizerScheduler]:
+def method_schedules(quantizer: str, epochs: int, **options: float) -> list[QuantizerScheduler]:
     """The schedules that belong to a method.
+
+    !!! example
+        ```python
+        method_schedules("fda", epochs=60, alpha_rest=0.5)  # without noise from half way on
+        ```
 
     # Arguments
         quantizer: Name of a method.
         epochs: Length of the run.
+        **options: Numbers of the schedules: `n_start`, `n_end` (`fourier_terms`), `alpha_start`,
+            `alpha_rest` (`noise_rate`) for `"fda"`, `percent_start` (`linear_percent`) for
+            `"siman"`.
 
     # Returns
         Callbacks for `fit`; an empty list for methods that schedule nothing.
 
     # Raises
-        ValueError: for an unknown method, with the known ones.
+        ValueError: for an unknown method or option, with the known ones.
     """
-    schedules = {
-        "fda": {"n": fourier_terms(epochs), "alpha": noise_rate(epochs)},
-        "siman": {"percent": linear_percent(epochs)},
+    makers: dict[str, dict[str, Callable]] = {
+        "fda": {"n": fourier_terms, "alpha": noise_rate},
+        "siman": {"percent": linear_percent},
     }
-    chosen = schedules.get(method(quantizer).name, {})
-    return [QuantizerScheduler(name, schedule) for name, schedule in chosen.items()]
+    chosen = makers.get(method(quantizer).name, {})
+    known = {
+        f"{name}_{argument}": (name, argument)
+        for name, maker in chosen.items()
+        for argument in list(inspect.signature(maker).parameters)[1:]
+    }
+    given: dict[str, dict[str, float]] = {name: {} for name in chosen}
+    for option, value in options.items():
+        if option not in known:
+            raise ValueError(
+                f"The schedules of {quantizer!r} have no number {option!r}; those that can be "
+                f"given are {sorted(known)}."
+            )
+        name, argument = known[option]
+        given[name][argument] = value
+    return [
+        QuantizerScheduler(name, maker(epochs, **given[name])) for name, maker in chosen.items()
+    ]

@@ -16,6 +16,7 @@ from zookeeper import configure as configure_component
 
 from larq_ext._scope import fresh_names
 from larq_ext._text import read_option, split_options
+from larq_ext.callbacks import QuantizerScheduler, method_schedules
 from larq_ext_recipes import _overrides
 from larq_ext_recipes._errors import UsageError
 from larq_ext_recipes._names import unknown_name
@@ -107,6 +108,8 @@ class BaseExperiment(abc.ABC):
         quantizer_learning_rate: Learning rate of an Adam of their own for the parameters of the
             quantizers (`None`: as all others).
         quantizer_milestones: Epochs at which that rate is multiplied by 0.1.
+        quantizer_schedule: Numbers of what the method changes over the epochs, such as
+            `alpha_rest=0.5,n_end=12` for FDA (see `larq_ext.callbacks.method_schedules`).
         schedule: How the learning rate decays: `"cosine"` or `"linear"` to zero, `"step"` or
             `"constant"`.
         schedule_per_step: Whether the rate changes at every step, or only between epochs.
@@ -158,6 +161,7 @@ class BaseExperiment(abc.ABC):
     bop_gamma: float = Field(1e-4)
     quantizer_learning_rate: float | None = Field(None)
     quantizer_milestones: tuple[int, ...] = Field(())
+    quantizer_schedule: str = Field("")
     schedule: Literal["cosine", "linear", "step", "constant"] = Field("cosine")
     schedule_per_step: bool = Field(False)
     warmup_epochs: int = Field(0)
@@ -286,6 +290,8 @@ class BaseExperiment(abc.ABC):
             raise UsageError(
                 "binarize and first_step_epochs are for binarized networks: give a quantizer."
             )
+        if self.quantizer_schedule:
+            self.make_quantizer_schedules()
         if self.binary_optimizer == "bop" and (
             self.quantizer != "ste_sign" or self.binarize == "inputs"
         ):
@@ -377,6 +383,22 @@ class BaseExperiment(abc.ABC):
             ) from error
         return drop_kernel_quantizers(model) if self.binarize == "inputs" else model
 
+    def make_quantizer_schedules(self) -> list[QuantizerScheduler]:
+        """What the method of binarization changes from epoch to epoch.
+
+        # Raises
+            UsageError: if `quantizer_schedule` has something that the method does not know.
+        """
+        options = _read_options(self.quantizer_schedule)
+        if self.quantizer is None:
+            if options:
+                raise UsageError("quantizer_schedule is for binarized networks: give a quantizer.")
+            return []
+        try:
+            return method_schedules(self.quantizer, self.epochs, **options)
+        except (ValueError, TypeError) as error:
+            raise UsageError(f"quantizer_schedule={self.quantizer_schedule}: {error}") from error
+
     def initialize(self, model: tf.keras.Model) -> None:
         """Loads the initial weights if the experiment names some.
 
@@ -388,9 +410,8 @@ class BaseExperiment(abc.ABC):
 
     @property
     def _options(self) -> dict[str, Any]:
-        """The network's options: numbers, truth values and none as such, anything else as text."""
-        words = _overrides.split_words(split_options(self.network_options))
-        return {key: read_option(value) for key, value in words.items()}
+        """The network's options."""
+        return _read_options(self.network_options)
 
     def _network(self) -> Callable[..., tf.keras.Model]:
         if callable(self.network):
@@ -514,6 +535,12 @@ class BaseExperiment(abc.ABC):
             elif isinstance(value, tuple):
                 values[field] = list(value)
         return values
+
+
+def _read_options(text: str) -> dict[str, Any]:
+    """Options in one text: numbers, truth values and none as such, anything else as text."""
+    words = _overrides.split_words(split_options(text))
+    return {key: read_option(value) for key, value in words.items()}
 
 
 def defaults_of(kind: type[BaseExperiment]) -> dict[str, Any]:

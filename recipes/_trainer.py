@@ -211,9 +211,7 @@ class _Trainer:
     def _schedules(self) -> list[larq_ext.callbacks.QuantizerScheduler]:
         """Those of the method that the network has a use for: not all, where kernels are real."""
         experiment = self.experiment
-        if experiment.quantizer is None:
-            return []
-        schedules = larq_ext.callbacks.method_schedules(experiment.quantizer, experiment.epochs)
+        schedules = experiment.make_quantizer_schedules()
         used = [schedule for schedule in schedules if schedule.applies_to(self.model)]
         if experiment.binarize == "all" and used != schedules:
             raise UsageError(

@@ -225,6 +225,16 @@ def test_schedules_of_a_method(name):
             assert history[attribute][-1] == 0
 
 
+def test_numbers_of_a_methods_schedules():
+    (n, alpha) = method_schedules("fda", 4, n_start=1, n_end=4, alpha_rest=1.0)
+    assert [n.schedule(epoch) for epoch in range(4)] == [1, 2, 3, 4]
+    assert [alpha.schedule(epoch) for epoch in range(4)] == [0.0] * 4
+    (percent,) = method_schedules("siman", 4, percent_start=8.0)
+    assert percent.schedule(1) == 6.0
+    with pytest.raises(ValueError, match=r"no number 'n_end'; .*\['percent_start'\]"):
+        method_schedules("siman", 4, n_end=3)
+
+
 def test_schedules_of_an_unknown_method():
     with pytest.raises(ValueError, match=r"fda.*mlp_classifier.*'fd'"):
         method_schedules("fd", 5)

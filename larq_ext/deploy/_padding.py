@@ -87,7 +87,9 @@ def trim_images(graph_def: Any) -> None:
             continue
         if all(a <= b for a, b in zip(used, size[1:3], strict=True)):
             node.attr["padding"].s = b"VALID"
-        elif source_node(node.input[0], nodes).op != "Sign":  # binary kernels pad by themselves
+            continue
+        source = source_node(node.input[0], nodes)
+        if source is None or source.op != "Sign":  # binary kernels pad by themselves
             _cut(graph_def, node, nodes, [min(a, b) for a, b in zip(used, size[1:3], strict=True)])
 
 

@@ -214,6 +214,33 @@ def test_options_reach_the_network(fda):
         fda.replace(network_options="nope=1").build_model(digits.load())
 
 
+def test_numbers_of_the_methods_schedules(fda):
+    changed = fda.replace(epochs=10, quantizer_schedule="alpha_rest=0.5,n_end=12")
+    usual = {
+        each.attribute: each.schedule for each in fda.replace(epochs=10).make_quantizer_schedules()
+    }
+    schedules = {each.attribute: each.schedule for each in changed.make_quantizer_schedules()}
+    assert [schedules["n"](epoch) for epoch in range(10)] == [9, 9, 9, 10, 10, 11, 11, 11, 12, 12]
+    alphas = [schedules["alpha"](epoch) for epoch in range(10)]
+    assert alphas[4:] == [0.0] * 6 and alphas[0] < usual["alpha"](0) < 0.1
+    assert changed.to_dict()["quantizer_schedule"] == "alpha_rest=0.5,n_end=12"
+    for text, message in (
+        (
+            "rest=0.5",
+            r"no number 'rest'; those .* \['alpha_rest', 'alpha_start', 'n_end', 'n_start'\]",
+        ),
+        ("alpha_rest=2", "share of the run from 0 to 1, received 2"),
+        ("alpha_rest=half", "quantizer_schedule=alpha_rest=half"),
+        ("alpha_rest", "Expected key=value"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            fda.replace(quantizer_schedule=text)
+    with pytest.raises(UsageError, match=r"those that can be given are \[\]"):
+        fda.replace(quantizer="ste_sign", quantizer_schedule="alpha_rest=0.5")
+    with pytest.raises(UsageError, match="for binarized networks"):
+        fda.replace(quantizer=None, quantizer_schedule="alpha_rest=0.5")
+
+
 class Shapes:
     """What a network needs to know of a data set."""
 
