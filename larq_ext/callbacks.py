@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from larq_ext.quantizers import hyperparameters, method
+from larq_ext.quantizers import FDA, MagnitudeClip, hyperparameters, method
 from larq_ext.quantizers._base import hyperparameter_holders
 
 __all__ = [
@@ -174,12 +174,14 @@ def method_schedules(quantizer: str, epochs: int, **options: float) -> list[Quan
         Callbacks for `fit`; an empty list for methods that schedule nothing.
 
     # Raises
-        ValueError: for an unknown method or option, with the known ones.
+        ValueError: for an unknown method or option, with the known ones, or if a schedule leaves
+            the values that its attribute may have.
     """
     makers: dict[str, dict[str, Callable]] = {
         "fda": {"n": fourier_terms, "alpha": noise_rate},
         "siman": {"percent": linear_percent},
     }
+    owners = {"n": FDA, "alpha": FDA, "percent": MagnitudeClip}
     chosen = makers.get(method(quantizer).name, {})
     known = {
         f"{name}_{argument}": (name, argument)
@@ -193,8 +195,12 @@ def method_schedules(quantizer: str, epochs: int, **options: float) -> list[Quan
                 f"The schedules of {quantizer!r} have no number {option!r}; those that can be "
                 f"given are {sorted(known)}."
             )
+        if not isinstance(value, int | float):
+            raise ValueError(f"{option!r} is a number, received {value!r}.")
         name, argument = known[option]
         given[name][argument] = value
-    return [
-        QuantizerScheduler(name, maker(epochs, **given[name])) for name, maker in chosen.items()
-    ]
+    schedules = {name: maker(epochs, **given[name]) for name, maker in chosen.items()}
+    for name, schedule in schedules.items():
+        for epoch in range(epochs):  # not hours later
+            getattr(owners[name], name).check(owners[name], schedule(epoch))
+    return [QuantizerScheduler(name, schedule) for name, schedule in schedules.items()]

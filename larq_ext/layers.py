@@ -20,7 +20,7 @@ from larq_ext._scope import dtype_policy, quantized_scope
 from larq_ext._summary import no_operand
 from larq_ext.quantizers import FDA, BinaryQuantizer, LearnableScale, MagnitudeClip, method
 from larq_ext.quantizers._base import RoleQuantizer
-from larq_ext.quantizers._sharing import freeze_with_users, join
+from larq_ext.quantizers._sharing import join
 
 __all__ = ["QuantConv2D", "QuantDense"]
 
@@ -123,17 +123,9 @@ class _MethodLayer(tf.keras.layers.Layer):
                 part.set_role(role)
             if isinstance(part, BinaryQuantizer):
                 setattr(self, f"{role}_quantizer", join(part, self))
-
-    @property
-    def trainable(self):
-        return super().trainable
-
-    @trainable.setter
-    def trainable(self, value):
-        tf.keras.layers.Layer.trainable.fset(self, value)  # those of its quantizers too
-        for part in (self.input_quantizer, self.kernel_quantizer):
-            if isinstance(part, BinaryQuantizer):
-                freeze_with_users(part)
+        if not kwargs.get("trainable", True):
+            # Its parts too, of which Keras has not known before.
+            tf.keras.layers.Layer.trainable.fset(self, False)
 
     @contextmanager
     def _own_padding(self):

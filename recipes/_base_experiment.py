@@ -396,7 +396,7 @@ class BaseExperiment(abc.ABC):
             return []
         try:
             return method_schedules(self.quantizer, self.epochs, **options)
-        except (ValueError, TypeError) as error:
+        except ValueError as error:
             raise UsageError(f"quantizer_schedule={self.quantizer_schedule}: {error}") from error
 
     def initialize(self, model: tf.keras.Model) -> None:

@@ -80,7 +80,7 @@ class RunFolder:
                 "delete it and start again (in Python: resume=True, overwrite=True), or "
                 "output_dir=FOLDER to keep both."
             )
-        if not overwrite and self._has_a_run:
+        if not overwrite and self.exists:
             raise UsageError(
                 f"{self.path} has checkpoints or numbers of a run without its run.json: add "
                 "--overwrite to delete them, or output_dir=FOLDER to keep them."
@@ -209,14 +209,14 @@ class RunFolder:
             )
 
     @property
-    def _has_a_run(self) -> bool:
+    def exists(self) -> bool:
         """Whether there is a run, or a part of one, which must not be taken for another's."""
         files = (self.run, self.metrics, self.first_step / self.run.name)
         return any(file.exists() for file in files) or bool(saved(self.checkpoints))
 
     def clear(self) -> None:
         """Deletes what a run wrote, and nothing else that someone may have put here."""
-        if not self._has_a_run:
+        if not self.exists:
             return
         for path in (self.checkpoints, self.tensorboard, self.first_step):
             if path.exists():

@@ -113,13 +113,16 @@ def _check_ours(earlier: RunFolder) -> None:
     from larq_ext_recipes._errors import UsageError
     from larq_ext_recipes._files import read_json
 
-    if not earlier.run.exists():
+    if not earlier.exists:
         return
-    name = read_json(earlier.run).get("configuration", {}).get("name")
+    try:
+        name = read_json(earlier.run)["configuration"]["name"]
+    except (OSError, ValueError, TypeError, KeyError):
+        name = None
     if name != "Digits":
         raise UsageError(
-            f"{earlier.path} has a run of {name}, which the demo would delete: give another folder "
-            "with --output-dir."
+            f"{earlier.path} has a run{f' of {name}' if name else ''}, which the demo would "
+            "delete: give another folder with --output-dir."
         )
 
 

@@ -402,7 +402,7 @@ def test_arrays_of_no_real_numbers(array, files, tmp_path):
         assert result.exit_code == 2 and "not real numbers" in result.stderr, words
 
 
-def test_random_integers_are_of_all_their_range(tmp_path):
+def test_random_integers_are_like_pixels(tmp_path):
     pixels = tf.keras.Input((6, 6, 3), dtype="uint8")
     x = tf.keras.layers.Rescaling(1 / 127.5, -1.0)(pixels)
     stem = tf.keras.layers.Conv2D(8, 3, padding="same")
@@ -412,9 +412,9 @@ def test_random_integers_are_of_all_their_range(tmp_path):
     assert run("convert", tmp_path / "u8.keras", "-o", tmp_path / "u8.tflite").exit_code == 0
     result = run("verify", tmp_path / "u8.keras", tmp_path / "u8.tflite")
     assert result.exit_code == 0
-    assert "16 random inputs, integers of all their range, seed 0" in result.stdout
+    assert "16 random inputs, integers of 8 bits, seed 0" in result.stdout
     result = run("inspect", tmp_path / "u8.keras", "--samples", "5")
-    assert "5 random inputs, integers of all their range, seed 0" in result.stdout
+    assert "5 random inputs, integers of 8 bits, seed 0" in result.stdout
     (array,) = random_inputs([(2000, 1)], ["uint8"])
     assert (array.min(), array.max()) == (0, 255) and 110 < array.mean() < 145
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import larq as lq
 import numpy as np
 import tensorflow as tf
 
@@ -107,6 +108,7 @@ def without_far_ends(images: tf.Tensor, seen: float = 1.0) -> tf.Tensor:
     return images[:, top : top + longest, left : left + longest]
 
 
+@lq.utils.register_keras_custom_object  # nested in `.h5` files it has no package
 @tf.keras.utils.register_keras_serializable(package="larq_ext_zoo")
 class ResizeAndCrop(tf.keras.layers.Layer):
     """Resizes the shorter side and cuts out the centre, as recipes do to evaluate.

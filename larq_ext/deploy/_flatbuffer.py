@@ -95,7 +95,7 @@ def read_graph(flatbuffer: bytes) -> Graph:
         Its first subgraph, which is the model itself.
 
     # Raises
-        ValueError: if the content is damaged.
+        ValueError: if the content is damaged, or the model has variables.
     """
     from tensorflow.lite.python import schema_py_generated as schema
 
@@ -116,6 +116,12 @@ def read_graph(flatbuffer: bytes) -> Graph:
         _check(tensors, ops, inputs + outputs)
     except Exception as error:  # the generated reader raises whatever a wrong offset leads to
         raise ValueError(f"The TensorFlow Lite model is damaged: {error}.") from error
+    for op in ops:
+        if not op.outputs:
+            raise ValueError(
+                f"Operator {op.index} ({op.name}) has no output: models with variables are not "
+                "supported."
+            )
     return Graph(tensors, ops, inputs, outputs)
 
 
@@ -123,7 +129,7 @@ def _check(tensors: tuple[Tensor, ...], ops: tuple[Op, ...], ends: tuple[int, ..
     """Looks for what other modules rely on: positions of tensors, options of binary operators."""
     for op in ops:
         optional = [i for i in op.inputs if i != -1]
-        if not all(0 <= i < len(tensors) for i in (*optional, *op.outputs)) or not op.outputs:
+        if not all(0 <= i < len(tensors) for i in (*optional, *op.outputs)):
             raise ValueError(f"operator {op.index} ({op.name}) has tensors that are not there")
         if op.name == "LceBconv2d" and not {"channels_in", *_BCONV} <= op.options.keys():
             raise ValueError(f"operator {op.index} ({op.name}) has no options")

@@ -207,9 +207,9 @@ def trained_int8(model: tf.keras.Model) -> tf.keras.Model:
             continue
         if not is_real(layer):
             warnings.warn(
-                f"{layer.name} stays in float32, with rounded inputs: 8 bits are for Conv2D and "
-                "Dense layers with channels last, one group and borders of zeros, and for dense "
-                "layers of one row of features.",
+                f"{layer.name} stays in float32, with rounded inputs: 8 bits are for Conv2D "
+                "(channels last, one group, borders of zeros) and Dense (one row of features), "
+                "with an 8-bit kernel, no learned scale and no activation that has weights.",
                 stacklevel=4,  # who calls `convert` or `int8_edges`
             )
             continue

@@ -193,7 +193,13 @@ def int8_weights(
     # overflow, or that even large sums of them do not reach a step of the output.
     largest = np.abs(bias) + outputs.step
     smallest = np.maximum(largest / 2.0**30, outputs.step / 2.0**24) / inputs.step
-    limit = np.maximum(limit, 127 * smallest).astype("float32")
+    limit = np.maximum(limit, 127 * smallest)
+    if only_signs:
+        # Where half a step of the output is a whole number of them, a sum would lie halfway.
+        steps = outputs.step / 2 / _bias_step(inputs, limit)
+        whole = np.maximum(np.round(steps), 1)
+        limit = np.where(np.abs(steps - whole) < 0.01, limit * steps / (whole - 0.05), limit)
+    limit = limit.astype("float32")
     # The operator rounds the bias; here as well, so that Keras computes the same.
     step = _bias_step(inputs, limit)
     whole = np.round(bias / step)

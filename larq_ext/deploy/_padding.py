@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from larq_ext.quantizers import factor_kernel
+
 _CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative")
 _PADS = ("Pad", "PadV2")
 _SPATIAL = (1, 2)
@@ -88,9 +90,16 @@ def trim_images(graph_def: Any) -> None:
         if all(a <= b for a, b in zip(used, size[1:3], strict=True)):
             node.attr["padding"].s = b"VALID"
             continue
-        source = source_node(node.input[0], nodes)
-        if source is None or source.op != "Sign":  # binary kernels pad by themselves
+        if not _is_binary(conv, source_node(node.input[0], nodes)):  # whose kernels know
             _cut(graph_def, node, nodes, [min(a, b) for a, b in zip(used, size[1:3], strict=True)])
+
+
+def _is_binary(conv: tf.Operation, source: Any) -> bool:
+    """Whether the engine's own kernels run it: signs, and one magnitude per output channel."""
+    if source is None or source.op != "Sign":
+        return False
+    kernel = tf.get_static_value(conv.inputs[1])
+    return kernel is not None and factor_kernel(kernel) is not None
 
 
 def _used(conv: tf.Operation, size: tf.TensorShape, axis: int) -> int:

@@ -73,7 +73,7 @@ def inspect(
         model: Model with layers of Larq or of `larq_ext.layers`.
         before: The same network at another time: kernel bits are compared by layer name.
         inputs: Array of shape `(samples, ...)`, preprocessed, or a list of them for several
-            inputs. By default standard normal numbers (integers: of all their range), which
+            inputs. By default standard normal numbers (integers: of 8 bits), which
             say little of real images.
         samples: How many random inputs to take without `inputs`.
         seed: Seed of these.

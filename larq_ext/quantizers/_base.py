@@ -59,14 +59,23 @@ class Hyperparameter:
         value = getattr(instance._hyperparameters, self.name).numpy().item()
         return round(value) if self.integer else value
 
-    def __set__(self, instance: Any, value: float) -> None:
-        fits = np.isfinite(value) and self.minimum <= value <= self.maximum
+    def check(self, owner: type, value: float) -> None:
+        """Refuses what is no value of it.
+
+        # Raises
+            ValueError: with what is.
+        """
+        is_number = isinstance(value, int | float | np.number)
+        fits = is_number and np.isfinite(value) and self.minimum <= value <= self.maximum
         if not fits or (self.integer and value != int(value)):
             kind = "an integer" if self.integer else "a number"
             raise ValueError(
-                f"`{self.name}` of {type(instance).__name__} is {kind} from {self.minimum} to "
+                f"`{self.name}` of {owner.__name__} is {kind} from {self.minimum} to "
                 f"{self.maximum}, received {value!r}."
             )
+
+    def __set__(self, instance: Any, value: float) -> None:
+        self.check(type(instance), value)
         if not hasattr(instance, "_hyperparameters"):
             instance._hyperparameters = tf.__internal__.tracking.AutoTrackable()
         with tf.init_scope():
@@ -249,6 +258,15 @@ class BinaryQuantizer(RoleQuantizer):
         self.using_layers = _Layers()
         self._custom_metrics = metrics
         self._scope_metrics = list(lq.context.get_training_metrics())
+
+    @property
+    def trainable(self):
+        # Where a layer that shares it is frozen, it would change with another one.
+        return self._trainable and all(layer.trainable for layer in self.using_layers)
+
+    @trainable.setter
+    def trainable(self, value):
+        tf.keras.layers.Layer.trainable.fset(self, value)
 
     def build(self, input_shape):
         super().build(input_shape)

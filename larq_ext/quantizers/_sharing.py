@@ -4,8 +4,6 @@ Keras rebuilds each layer from its own configuration, so a quantizer used by eig
 would come back as eighteen. Here the configuration of a shared quantizer tells an identifier and
 how many layers use it. A layer that is rebuilt joins the latest rebuilt quantizer of its
 identifier, until that has as many layers as it should: then another copy of the model begins.
-
-A shared quantizer is trained as long as all layers that use it are: else a frozen one would change.
 """
 
 from __future__ import annotations
@@ -54,9 +52,3 @@ def join(quantizer: BinaryQuantizer, layer: Any) -> BinaryQuantizer:
     quantizer.users.append(layer.name)
     quantizer.using_layers.add(layer)
     return quantizer
-
-
-def freeze_with_users(quantizer: BinaryQuantizer) -> None:
-    """Lets a shared quantizer train if all of its layers do, in whatever order that was said."""
-    if len(quantizer.users) > 1:
-        quantizer.trainable = all(layer.trainable for layer in quantizer.using_layers)

@@ -154,7 +154,6 @@ def test_a_file_without_names_is_no_damaged_one(classifier, classifier_conversio
     ("change", "message"),
     [
         (lambda graph: setattr(graph.operators[0], "inputs", [9999]), "tensors that are not"),
-        (lambda graph: setattr(graph.operators[-1], "outputs", []), "tensors that are not"),
         (lambda graph: setattr(graph, "outputs", [9999]), "an input or output of the model"),
         (
             lambda graph: [setattr(op, "customOptions", None) for op in graph.operators],
@@ -166,6 +165,14 @@ def test_positions_and_options_that_are_not_there(classifier_conversion, change,
     damaged = edited(classifier_conversion.flatbuffer, change)
     with pytest.raises(ValueError, match=f"model is damaged: .*{message}"):
         audit(damaged)
+
+
+def test_a_model_with_variables_is_not_called_damaged(classifier_conversion):
+    def drop(graph):
+        graph.operators[-1].outputs = []
+
+    with pytest.raises(ValueError, match=r"has no output: models with variables are not"):
+        audit(edited(classifier_conversion.flatbuffer, drop))
 
 
 def test_the_report_is_json_and_a_narrow_table(classifier, classifier_conversion):

@@ -266,6 +266,21 @@ def test_signs_of_exact_zeros_stay(networks):
     assert verify(edged, convert(edged).flatbuffer, x).ok
 
 
+@pytest.mark.parametrize("high", [0.9, 1.0, 2.0, 4.0, 3.0])
+def test_no_sum_lies_halfway_between_two_outputs(high):
+    """Half a step of the output may be a whole number of the steps that sums have."""
+    ends = Int8Range(-1.0, 1.0), Int8Range(-high, high)
+    kernel = np.ones((1, 1, 1, 2), "float32")
+    layer = Int8Conv2D(2, 1, input_quantizer=ends[0], output_quantizer=ends[1])
+    layer.build((None, 1, 1, 1))
+    bias = np.array([0.0, 0.3])
+    layer.set_weights(int8_weights(kernel, bias, *ends, only_signs=True))
+    x = ends[0](tf.reshape(tf.linspace(-1.0, 1.0, 801), (-1, 1, 1, 1)))
+    truth = x.numpy() * kernel[0, 0] + bias
+    clear = (np.abs(truth) > 1e-3) | (x.numpy() == 0)
+    np.testing.assert_array_equal(layer(x).numpy()[clear] >= 0, (truth >= 0)[clear])
+
+
 def test_a_baked_model_gets_ends_too(networks):
     model = network(networks.randomize, networks.quant_conv)
     norm = model.get_layer("shift")

@@ -1,12 +1,13 @@
 """Explicit borders in front of convolutions: the file computes what Keras does."""
 
 import larq_ext  # noqa: F401  isort: skip  (Keras 2, before anything uses tf.keras)
+import larq as lq
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from larq_ext.deploy import _padding
-from larq_ext.deploy._flatbuffer import order_by_signature
+from larq_ext.deploy._flatbuffer import order_by_signature, read_graph
 from larq_ext.deploy.convert import _freeze, convert
 from larq_ext.deploy.int8 import int8_edges
 from larq_ext.deploy.verify import verify
@@ -150,21 +151,34 @@ def test_the_engine_alone_takes_them_for_a_border(networks, tmp_path):
     assert [case for case, d in zip(BEYOND, differences, strict=True) if d > 0.1]
 
 
-@pytest.mark.parametrize("kernel", [2, (1, 3)])
+@pytest.mark.parametrize("kernel", [2, (1, 4)])
 def test_pixels_behind_the_last_kernel_of_8_bits(networks, kernel):
     model = networks.randomize(
         tf.keras.Sequential(
             [
-                tf.keras.Input((30, 30, 3)),
+                tf.keras.Input((30, 31, 3)),
                 tf.keras.layers.Conv2D(32, kernel, strides=3, padding="same"),
                 networks.quant_conv(16),
                 tf.keras.layers.GlobalAveragePooling2D(),
             ]
         )
     )
-    images = np.random.default_rng(0).normal(size=(6, 30, 30, 3)).astype("float32")
+    images = np.random.default_rng(0).normal(size=(6, 30, 31, 3)).astype("float32")
     edged = int8_edges(model, images)
-    assert verify(edged, convert(edged).flatbuffer, images).ok
+    conversion = convert(edged)
+    assert verify(edged, conversion.flatbuffer, images).ok
+    graph = read_graph(conversion.flatbuffer)
+    (first,) = [op for op in graph.ops if op.name == "CONV_2D"]
+    assert graph.tensors[first.inputs[0]].dtype == "INT8"
+    assert conversion.report.op_counts["SLICE"] == 1
+
+
+def test_float_kernels_on_signs(networks):
+    image = tf.keras.Input((30, 30, 3))
+    layer = lq.layers.QuantConv2D(8, (1, 3), strides=2, padding="same", input_quantizer="ste_sign")
+    model = networks.randomize(tf.keras.Model(image, [layer(image), layer(-image)]))
+    conversion = convert(model, allow_float=True)
+    assert max(largest_difference(model, conversion.flatbuffer)) < 1e-4
 
 
 def test_binary_convolutions_pad_by_themselves(networks):

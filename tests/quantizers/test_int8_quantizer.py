@@ -93,6 +93,10 @@ def test_the_range_of_a_frozen_layer_stands_still():
     layer.trainable = True
     layer(9 * tf.ones((2, 3)), training=True)
     assert layer.input_quantizer.range() != before
+    both = {"input_quantizer": "int8", "kernel_quantizer": "int8"}
+    layer = lqx.layers.QuantDense(1, **both, trainable=False)
+    layer(tf.ones((2, 3)), training=True)
+    assert layer.input_quantizer.range() is None
 
 
 @pytest.mark.parametrize("low, high", [(-1, 1), (0, 1), (-3, 0), (-0.001, 7), (-5, 0.002), (-2, 3)])

@@ -158,11 +158,31 @@ def test_a_shared_classifier_trains_with_all_of_its_layers():
     model.trainable = False
     two.trainable = True
     assert not shared.trainable_weights
+    assert two.trainable and not one.trainable
+    part = tf.keras.Sequential([tf.keras.Input(two.input_shape[1:]), two])
+    part.trainable = True
+    assert not shared.trainable_weights, "Keras says it to layers one by one"
     copied = copy.deepcopy(one)
     copied.trainable = False
     assert not copied.kernel_quantizer.trainable and copied.kernel_quantizer is not shared
     model.trainable = True
     assert shared.trainable_weights
+
+
+def test_layers_that_are_frozen_from_the_start():
+    frozen = lqx.layers.QuantDense(2, quantizer="learnable_scale", trainable=False)
+    frozen.build((None, 3))
+    assert not frozen.kernel_quantizer.trainable_weights
+    shared = lqx.quantizers.FDA()
+    layers = [
+        lqx.layers.QuantDense(3, input_quantizer=shared, trainable=trainable)
+        for trainable in (False, True)
+    ]
+    model = tf.keras.Sequential([tf.keras.Input((3,)), *layers])
+    own = [layers[1].kernel, layers[1].bias]
+    assert {id(v) for v in model.trainable_weights} == {id(v) for v in own}
+    layers[0].trainable = True
+    assert len(model.trainable_weights) == 6
 
 
 @pytest.mark.parametrize("form", [".keras", ".h5"])

@@ -71,6 +71,14 @@ def test_only_a_demos_own_training_is_replaced(options, tmp_path):
     )
     assert result.exit_code == 2 and "has a run of ResNet20FDA" in result.stderr
     assert {file.name for file in training.iterdir()} == {"notes.txt", "run.json"}
+    (training / "run.json").rename(training / "metrics.json")
+    for content in (None, "", "[1]"):
+        if content is not None:
+            (training / "run.json").write_text(content)
+        result = CliRunner().invoke(
+            cli.main, ["demo", *options, "--output-dir", str(tmp_path / "demo")]
+        )
+        assert result.exit_code == 2 and f"{training} has a run, which the demo" in result.stderr
 
 
 def test_a_trained_network_is_not_trained_again():

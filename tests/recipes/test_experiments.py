@@ -230,7 +230,10 @@ def test_numbers_of_the_methods_schedules(fda):
             r"no number 'rest'; those .* \['alpha_rest', 'alpha_start', 'n_end', 'n_start'\]",
         ),
         ("alpha_rest=2", "share of the run from 0 to 1, received 2"),
-        ("alpha_rest=half", "quantizer_schedule=alpha_rest=half"),
+        ("alpha_rest=half", "quantizer_schedule=alpha_rest=half: .*is a number, received 'half'"),
+        ("n_start=abc", "is a number, received 'abc'"),
+        ("n_start=9.5", "`n` of FDA is an integer"),
+        ("alpha_start=-1", "`alpha` of FDA is a number from 0"),
         ("alpha_rest", "Expected key=value"),
     ):
         with pytest.raises(UsageError, match=message):
