@@ -128,8 +128,8 @@ def read_graph(flatbuffer: bytes) -> Graph:
 def _check(tensors: tuple[Tensor, ...], ops: tuple[Op, ...], ends: tuple[int, ...]) -> None:
     """Looks for what other modules rely on: positions of tensors, options of binary operators."""
     for op in ops:
-        optional = [i for i in op.inputs if i != -1]
-        if not all(0 <= i < len(tensors) for i in (*optional, *op.outputs)):
+        given = [i for i in op.inputs if i != -1]  # others may be left out
+        if not all(0 <= i < len(tensors) for i in (*given, *op.outputs)):
             raise ValueError(f"operator {op.index} ({op.name}) has tensors that are not there")
         if op.name == "LceBconv2d" and not {"channels_in", *_BCONV} <= op.options.keys():
             raise ValueError(f"operator {op.index} ({op.name}) has no options")
