@@ -14,66 +14,26 @@ _PADS = ("Pad", "PadV2")
 _SPATIAL = (1, 2)
 
 
-def trim_padding(graph_def: Any) -> None:
-    """Leaves out the padding that no kernel reaches, where the converter would move the kernels.
+def trim_strided(graph_def: Any) -> None:
+    """Leaves out the pixels that no kernel of a strided convolution reaches.
 
-    A padded convolution that gives as many pixels as `padding="same"` would is made one by the
-    converter if it pads both sides alike, or one more behind. With a stride, "same" may begin at
-    another pixel: for a kernel of 3, a stride of 2 and an even size it pads (0, 1), so (1, 1) is
-    not the same, although the last pixel of it is never used. (1, 0) computes what (1, 1) does
-    and is left alone.
+    They change nothing by themselves, but make the converter and an engine compute something else:
 
-    # Arguments
-        graph_def: a frozen graph, changed in place.
-    """
-    nodes = {node.name: node for node in graph_def.node}
-    pairs = []
-    for node in graph_def.node:
-        if node.op in _CONVOLUTIONS and node.attr["padding"].s == b"VALID":
-            pad = source_node(node.input[0], nodes)
-            is_strided = max(node.attr["strides"].list.i) > 1
-            is_last = node.attr["data_format"].s != b"NCHW"
-            if is_strided and is_last and pad is not None and pad.op in _PADS:
-                pairs.append((node, pad))
-    if not pairs:
-        return
-    graph = tf.Graph()
-    with graph.as_default():
-        tf.import_graph_def(graph_def, name="")
-    for node, pad in pairs:
-        conv = graph.get_operation_by_name(node.name)
-        before = graph.get_operation_by_name(pad.name)
-        paddings = tf.get_static_value(before.inputs[1])
-        size, kernel = before.inputs[0].shape, conv.inputs[1].shape
-        if paddings is None or size.rank != 4 or kernel.rank != 4:
-            continue
-        if None in (*size[1:3], *kernel[:2]):
-            continue  # a size that depends on the data
-        trimmed = _trimmed(conv, paddings, size)
-        if (trimmed != paddings).any():
-            _pad_anew(graph_def, node, pad, trimmed)
-
-
-def trim_images(graph_def: Any) -> None:
-    """Leaves out the pixels behind the last kernel, where `padding="same"` has to pad none.
-
-    With a stride larger than the kernel, the last kernel may end before the image does. XNNPACK,
-    which runs float and 8-bit convolutions in TensorFlow Lite, then computes wrong numbers: the
-    pixels that are too many are a padding below zero. A convolution that needs no padding at all
-    is made a "valid" one, which gives as many outputs; else the image is cut.
+    - A padded convolution that gives as many pixels as `padding="same"` would is made one by the
+      converter if it pads both sides alike, or one more behind. With a stride, "same" may begin at
+      another pixel: for a kernel of 3, a stride of 2 and an even size it pads (0, 1), so (1, 1) is
+      not the same, although the last pixel of it is never used. (1, 0) computes what (1, 1) does
+      and is left alone.
+    - With `padding="same"` and a stride larger than the kernel, the last kernel may end before the
+      image does. XNNPACK, which runs float and 8-bit convolutions in TensorFlow Lite, then computes
+      wrong numbers: the pixels that are too many are a padding below zero. A convolution that needs
+      no padding at all is made a "valid" one, which gives as many outputs; else the image is cut.
 
     # Arguments
         graph_def: a frozen graph, changed in place.
     """
     nodes = {node.name: node for node in graph_def.node}
-    strided = [
-        node
-        for node in graph_def.node
-        if node.op in _CONVOLUTIONS
-        and node.attr["padding"].s == b"SAME"
-        and max(node.attr["strides"].list.i) > 1
-        and node.attr["data_format"].s != b"NCHW"
-    ]
+    strided = [node for node in graph_def.node if _is_strided(node)]
     if not strided:
         return
     graph = tf.Graph()
@@ -81,17 +41,51 @@ def trim_images(graph_def: Any) -> None:
         tf.import_graph_def(graph_def, name="")
     for node in strided:
         conv = graph.get_operation_by_name(node.name)
-        size, kernel = conv.inputs[0].shape, conv.inputs[1].shape
-        if size.rank != 4 or kernel.rank != 4 or None in (*size[1:3], *kernel[:2]):
+        source = source_node(node.input[0], nodes)
+        if not _is_sized(conv.inputs[1].shape, slice(0, 2)):
             continue
-        used = [_used(conv, size, axis) for axis in _SPATIAL]
-        if all(a >= b for a, b in zip(used, size[1:3], strict=True)):
-            continue
-        if all(a <= b for a, b in zip(used, size[1:3], strict=True)):
-            node.attr["padding"].s = b"VALID"
-            continue
-        if not _is_binary(conv, source_node(node.input[0], nodes)):  # whose kernels know
-            _cut(graph_def, node, nodes, [min(a, b) for a, b in zip(used, size[1:3], strict=True)])
+        if node.attr["padding"].s == b"SAME":
+            _trim_image(graph_def, node, conv, source)
+        elif source is not None and source.op in _PADS:
+            _trim_padding(graph_def, node, conv, source, graph.get_operation_by_name(source.name))
+
+
+def _is_strided(node: Any) -> bool:
+    return (
+        node.op in _CONVOLUTIONS
+        and node.attr["padding"].s in (b"SAME", b"VALID")
+        and max(node.attr["strides"].list.i) > 1
+        and node.attr["data_format"].s != b"NCHW"
+    )
+
+
+def _is_sized(shape: tf.TensorShape, spatial: slice = slice(1, 3)) -> bool:
+    """Whether height and width are known, and do not depend on the data."""
+    return shape.rank == 4 and None not in shape[spatial]
+
+
+def _trim_padding(
+    graph_def: Any, node: Any, conv: tf.Operation, pad_node: Any, pad: tf.Operation
+) -> None:
+    paddings = tf.get_static_value(pad.inputs[1])
+    size = pad.inputs[0].shape
+    if paddings is None or not _is_sized(size):
+        return
+    trimmed = _trimmed(conv, paddings, size)
+    if (trimmed != paddings).any():
+        _pad_anew(graph_def, node, pad_node, trimmed)
+
+
+def _trim_image(graph_def: Any, node: Any, conv: tf.Operation, source: Any) -> None:
+    if not _is_sized(conv.inputs[0].shape):
+        return
+    size = conv.inputs[0].shape[1:3]
+    used = [_used(conv, axis) for axis in _SPATIAL]
+    trimmed = [min(pair) for pair in zip(used, size, strict=True)]
+    if trimmed == used and used != list(size):
+        node.attr["padding"].s = b"VALID"
+    elif trimmed != list(size) and not _is_binary(conv, source):  # whose kernels know
+        _cut(graph_def, node, source, trimmed)
 
 
 def _is_binary(conv: tf.Operation, source: Any) -> bool:
@@ -102,17 +96,21 @@ def _is_binary(conv: tf.Operation, source: Any) -> bool:
     return kernel is not None and factor_kernel(kernel) is not None
 
 
-def _used(conv: tf.Operation, size: tf.TensorShape, axis: int) -> int:
+def _reach(conv: tf.Operation, axis: int) -> int:
+    """How many pixels a kernel lies on, with the gaps of its dilation."""
+    return (conv.inputs[1].shape[axis - 1] - 1) * conv.get_attr("dilations")[axis] + 1
+
+
+def _used(conv: tf.Operation, axis: int) -> int:
     """How many pixels the kernels of a "same" convolution reach over, the padding included."""
     stride = conv.get_attr("strides")[axis]
-    kernel = (conv.inputs[1].shape[axis - 1] - 1) * conv.get_attr("dilations")[axis] + 1
-    return (-(-size[axis] // stride) - 1) * stride + kernel
+    outputs = -(-conv.inputs[0].shape[axis] // stride)
+    return (outputs - 1) * stride + _reach(conv, axis)
 
 
-def _cut(graph_def: Any, conv: Any, nodes: dict[str, Any], size: list[int]) -> None:
+def _cut(graph_def: Any, conv: Any, source: Any, size: list[int]) -> None:
     """Gives a convolution only the first pixels, in front of what rounds them to 8 bits."""
     taker = conv
-    source = source_node(conv.input[0], nodes)
     if source is not None and source.op.startswith("FakeQuant"):
         taker = graph_def.node.add()
         taker.CopyFrom(source)
@@ -132,10 +130,9 @@ def _cut(graph_def: Any, conv: Any, nodes: dict[str, Any], size: list[int]) -> N
 def _trimmed(conv: tf.Operation, paddings: np.ndarray, size: tf.TensorShape) -> np.ndarray:
     """The paddings without what would be misunderstood, `(4, 2)`."""
     trimmed = np.array(paddings)
-    dilations = conv.get_attr("dilations")
     for axis in _SPATIAL:
         pixels, stride = size[axis], conv.get_attr("strides")[axis]
-        kernel = (conv.inputs[1].shape[axis - 1] - 1) * dilations[axis] + 1
+        kernel = _reach(conv, axis)
         first, last = paddings[axis]
         outputs = (pixels + first + last - kernel) // stride + 1
         needed = (outputs - 1) * stride + kernel - pixels

@@ -21,7 +21,7 @@ from tensorflow.python.framework import convert_to_constants
 from larq_ext._files import atomic
 from larq_ext.deploy._flatbuffer import Op, order_by_signature, read_graph
 from larq_ext.deploy._int8_io import EdgeType, int8_ends
-from larq_ext.deploy._padding import source_node, trim_images, trim_padding
+from larq_ext.deploy._padding import source_node, trim_strided
 from larq_ext.deploy.audit import AuditReport, audit
 from larq_ext.deploy.errors import DeploymentError, require_engine
 
@@ -116,8 +116,7 @@ def convert(
     _check_form(baked)
     frozen = _freeze(baked)
     _check_signs(frozen.graph_def)
-    trim_padding(frozen.graph_def)
-    trim_images(frozen.graph_def)
+    trim_strided(frozen.graph_def)
     with tempfile.TemporaryDirectory(prefix="larq_ext_") as folder:
         _save(frozen, folder)
         flatbuffer = order_by_signature(_run_converter(Path(folder), target))

@@ -97,7 +97,7 @@ def test_what_is_trimmed_is_never_used(size, kernel, stride, dilation, border):
     model = tf.keras.Model(image, outputs)
     frozen = _freeze(model)
     before = len(frozen.graph_def.node)
-    _padding.trim_padding(frozen.graph_def)
+    _padding.trim_strided(frozen.graph_def)
     assert len(frozen.graph_def.node) == before + 2
     graph = tf.compat.v1.wrap_function(
         lambda x: tf.import_graph_def(
@@ -199,6 +199,5 @@ def test_a_size_that_depends_on_the_data_is_left_alone():
     outputs = tf.keras.layers.Conv2D(2, 2, 3, padding="same")(outputs)
     graph_def = _freeze(tf.keras.Model(image, outputs)).graph_def
     before = graph_def.SerializeToString(deterministic=True)
-    _padding.trim_padding(graph_def)
-    _padding.trim_images(graph_def)
+    _padding.trim_strided(graph_def)
     assert graph_def.SerializeToString(deterministic=True) == before
