@@ -522,6 +522,13 @@ class BaseExperiment(abc.ABC):
         """All fields with their values."""
         return {field: getattr(self, field) for field in self.__component_fields__}
 
+    def changed(self) -> list[str] | None:
+        """The fields that are not what the experiment says; `None` where no command knows it."""
+        if type(self).__module__.partition(".")[0] != __package__:
+            return None
+        own = configure(type(self), {}).to_dict()
+        return [field for field, value in self.to_dict().items() if value != own[field]]
+
     def to_dict(self) -> dict[str, Any]:
         """Name, description and all fields as JSON has them."""
         values = {"name": self.name, "description": self.description, **self.values()}

@@ -421,6 +421,7 @@ class _Trainer:
             "seed": self.experiment.seed,
             "weights": model.count_params(),
             "configuration": self.experiment.to_dict(),
+            "changed": self.experiment.changed(),
             "data": self.dataset.fingerprint(),
             "command": command,
             "sources": self.folder.sources,

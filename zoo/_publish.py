@@ -372,7 +372,7 @@ def _recipe(metrics: Sequence[Mapping[str, Any]], beside: Mapping[str, str]) -> 
         for field, value in first["configuration"].items()
         if field not in ("data_dir", "output_dir", "progress")
     }
-    kept = ("epochs", "data", "sources", "hardware", "versions", "sessions", "seconds")
+    kept = ("epochs", "changed", "data", "sources", "hardware", "versions", "sessions", "seconds")
     return {
         "experiment": first["experiment"],
         **beside,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pathlib
+import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import click
@@ -13,9 +14,10 @@ import click
 from larq_ext._files import atomic
 from larq_ext_zoo._entry import Entry
 
-# Fields of a configuration that say nothing of how a network was trained, or are said elsewhere.
-_UNSAID = {"name", "description", "network", "quantizer", "dataset", "seed", "evaluate_every"}
-_UNSAID |= {"data_dir", "output_dir", "progress", "checkpoint_minutes", "checkpoint_steps"}
+# Fields of a configuration that say nothing of how a network was trained.
+_FREE = {"name", "description", "data_dir", "output_dir", "progress"}
+_FREE |= {"evaluate_every", "checkpoint_minutes", "checkpoint_steps"}
+_SAID_ELSEWHERE = {"network", "quantizer", "dataset", "seed"}
 # Values that stand for nothing; so do 0, false, null and nothing.
 _OFF = {"strategy": "none", "binarize": "all", "binary_optimizer": "same"}
 # Top-1 accuracy as the papers of the methods print it, SiMaN's as the README of its code does.
@@ -76,7 +78,9 @@ def results(entries: Sequence[Entry]) -> str:
         f"{score} after the last epoch, of the weights that are stored; the page of a model "
         "says how it was measured. Where there are several seeds, mean and standard deviation are "
         "over all of them. The class says how a model was trained: in one step, in two, or with a "
-        "float network's outputs as well (distilled).",
+        "float network's outputs as well (distilled). Rows of different numbers of epochs do not "
+        "compare the methods. The bytes are those of the deployable weights here; a converted "
+        "`.tflite` file has another size.",
     ]
     groups: dict[tuple[str, str], list[Entry]] = {}
     for entry in entries:
@@ -90,12 +94,15 @@ def results(entries: Sequence[Entry]) -> str:
                 _percent(entry),
                 entry.accuracy.data if entry.accuracy else "",
                 _mean(entry),
+                str((entry.recipe or {}).get("epochs", "")),
+                _machines(entry),
                 f"{entry.weights['deployable'].bytes:,}" if "deployable" in entry.weights else "",
             )
             for entry in members
         ]
         metrics = sorted({entry.accuracy.metric for entry in members if entry.accuracy})
-        head = ("model", "class", ", ".join(metrics), "on", "mean of the seeds", "bytes")
+        head = ("model", "class", ", ".join(metrics), "on", "mean of the seeds")
+        head += ("epochs", "trained on", "bytes")
         parts += [f"## {network} on {data}", _table(rows, head=head)]
         claims = _CLAIMS.get((network, data), {})
         if claims:
@@ -202,21 +209,40 @@ def _training(entry: Entry) -> Iterator[tuple[str, str]]:
     # A callback may have ended it before the configured number of epochs.
     trained = {"epochs": recipe["epochs"]} if "epochs" in recipe else {}
     configuration = {**_configuration(entry), **trained}
-    unused = _UNSAID | _without_effect(configuration)
+    unused = _FREE | _SAID_ELSEWHERE | _without_effect(configuration)
     for name, value in configuration.items():
         if value and name not in unused and value != _OFF.get(name):
             yield _label(name, configuration), str(value)
     if recipe.get("accuracies"):
         yield "seeds", ", ".join(recipe["accuracies"])
-    # A run that was interrupted may have gone on elsewhere.
+    if recipe.get("changed") is not None:
+        yield "command", f"`{_command(recipe)}`"
     sessions = recipe.get("sessions") or [recipe]
-    yield from _each("hardware", [_machine(session.get("hardware")) for session in sessions])
+    if _machines(entry):
+        yield "hardware", _machines(entry)
     if recipe.get("seconds"):
         yield "time", f"{recipe['seconds'] / 60:.1f} minutes"
     versions = [dict(session.get("versions") or {}).items() for session in sessions]
-    yield from _each("versions", [", ".join(f"{k} {v}" for k, v in each) for each in versions])
+    different = _different(", ".join(f"{k} {v}" for k, v in each) for each in versions)
+    if different:
+        yield "versions", different
     if recipe.get("log"):
         yield "log", f"`{recipe['log']}`, beside the entry"
+
+
+def _command(recipe: Mapping[str, Any]) -> str:
+    """What repeats the run of the stored weights."""
+    configuration = recipe["configuration"]
+    data = ["data_dir=FOLDER"] * (configuration.get("dataset") != "digits")
+    changed = [field for field in recipe["changed"] if field not in _FREE]
+    words = [f"{field}={_word(configuration[field])}" for field in changed]
+    return shlex.join(["larq-ext", "train", recipe["experiment"], *data, *words])
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ",".join(map(_word, value))
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
 def _without_effect(configuration: Mapping[str, Any]) -> set[str]:
@@ -249,11 +275,15 @@ def _machine(hardware: Mapping[str, Any] | None) -> str:
     return f"{hardware.get('cpu')}, {cores} core{'s' * (cores != 1)}, {accelerators}"
 
 
-def _each(name: str, values: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """One row with the different ones among the values, if there are any."""
-    different = [value for value in dict.fromkeys(values) if value]
-    if different:
-        yield name, "; then ".join(different)
+def _machines(entry: Entry) -> str:
+    """What it was trained on; a run that was interrupted may have gone on elsewhere."""
+    recipe = entry.recipe or {}
+    sessions = recipe.get("sessions") or [recipe]
+    return _different(_machine(session.get("hardware")) for session in sessions)
+
+
+def _different(values: Iterable[str]) -> str:
+    return "; then ".join(value for value in dict.fromkeys(values) if value)
 
 
 def _files(entry: Entry) -> Iterator[tuple[str, ...]]:

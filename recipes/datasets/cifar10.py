@@ -29,7 +29,7 @@ CLASSES = (
     "truck",
 )
 
-# The statistics of ImageNet, not of CIFAR-10: the released training code of FDA-BNN and of SiMaN
+# The statistics of ImageNet, not of CIFAR-10: the released code of FDA-BNN and of SiMaN
 # normalises CIFAR-10 with them.
 MEAN, STD = IMAGENET_MEAN, IMAGENET_STD
 

@@ -73,6 +73,7 @@ def write_run(digits):
                 "network_options": "pad_values=1.0",
                 **configuration,
             },
+            "changed": ["data_dir", "epochs", "network_options"],
             "data": "0" * 64,
             "command": ["larq-ext", "train", "Digits", f"output_dir={folder}"],
             "hardware": {"cpu": "a cpu"},

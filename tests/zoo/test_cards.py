@@ -55,7 +55,7 @@ def test_settings_without_effect_and_machines_of_an_interrupted_run(published):
     here, there = {"cpu": "a cpu", "cores": 1}, {"cpu": "another", "cores": 2}
     versions = {"python": "3"}
     sessions = [{"hardware": cpu, "versions": versions} for cpu in (here, there, there)]
-    recipe = {**published.recipe, "configuration": settings, "sessions": sessions}
+    recipe = {**published.recipe, "configuration": settings, "sessions": sessions, "changed": []}
     text = cards.card(dataclasses.replace(published, recipe=recipe))
     assert "| schedule per step | True |" in text and "| momentum | 0.8 |" in text
     wrong = ("step factor", "decay norm", "milestones", "bop", "binarize", "binary optimizer")
@@ -66,6 +66,21 @@ def test_settings_without_effect_and_machines_of_an_interrupted_run(published):
     text = cards.card(dataclasses.replace(published, recipe=recipe))
     assert "| step factor | 0.1 |" in text and "| decay norm and bias | True |" in text
     assert "| quantizer milestones | [3] |" in text
+
+
+def test_the_command_repeats_the_run(published):
+    """With zeros and the method, which the experiment would have otherwise."""
+    recipe = published.recipe
+    assert f"| command | `larq-ext train {recipe['experiment']} epochs=2" in cards.card(published)
+    settings = {"data_dir": "/of/somebody", "dataset": "cifar10", "weight_decay": 0.0, "epochs": 60}
+    settings |= {"flip": False, "crop_scale": None, "milestones": [3, 5], "evaluate_every": 60}
+    recipe = {**recipe, "configuration": settings, "changed": list(settings), "experiment": "Mine"}
+    text = cards.card(dataclasses.replace(published, recipe=recipe))
+    words = "data_dir=FOLDER dataset=cifar10 weight_decay=0.0 epochs=60 flip=false crop_scale=none"
+    assert f"| command | `larq-ext train Mine {words} milestones=3,5` |" in text
+    recipe["changed"] = None
+    text = cards.card(dataclasses.replace(published, recipe=recipe))
+    assert "| command |" not in text, "an experiment of somebody's own"
 
 
 def test_a_real_network_has_no_binary_layer_to_prove(published):
