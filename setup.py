@@ -3,11 +3,13 @@
 import os
 import pathlib
 import re
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 from setuptools import Extension, find_packages, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 from setuptools.errors import CompileError
 
 ROOT = pathlib.Path(__file__).parent
@@ -119,6 +121,16 @@ class BuildDelegate(build_ext):
         unfinished.replace(library)
 
 
+class BuildPython(build_py):
+    """Begins anew: what an older version left in the build folder must not be installed."""
+
+    def run(self) -> None:
+        if not self.editable_mode:
+            for package in {name.partition(".")[0] for name in PACKAGES}:
+                shutil.rmtree(pathlib.Path(self.build_lib, package), ignore_errors=True)
+        super().run()
+
+
 class WheelForAnyPython(bdist_wheel):
     """The library knows nothing of Python, so its wheel serves every version on its platform."""
 
@@ -146,7 +158,11 @@ setup(
         ],
     },
     ext_modules=[DELEGATE],
-    cmdclass={"build_ext": BuildDelegate, "bdist_wheel": WheelForAnyPython},
+    cmdclass={
+        "build_py": BuildPython,
+        "build_ext": BuildDelegate,
+        "bdist_wheel": WheelForAnyPython,
+    },
     install_requires=INSTALL,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["larq-ext=larq_ext.cli:main"]},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -75,15 +75,38 @@ def atomic(path: Path) -> Iterator[Path]:
             as a rename is atomic only within a file system, and keeps its suffix, because savers
             choose the format by it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    with together() as new:
+        yield new(path)
+
+
+@contextmanager
+def together() -> Iterator[Callable[[Path], Path]]:
+    """Several files as `atomic` writes one: all of them are on the disk before one is renamed.
+
+    So what most often fails, a full disk, leaves every old file in its place.
+
+    # Returns
+        A function that gives the temporary path for a path; files get their names in the order of
+        its calls.
+    """
+    temporaries: dict[Path, Path] = {}
+
+    def new(path: Path) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporaries[path] = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+        return temporaries[path]
+
     try:
-        yield temporary
-        sync(temporary)
-        temporary.replace(path)
-        sync(path.parent)
+        yield new
+        for temporary in temporaries.values():
+            sync(temporary)
+        for path, temporary in temporaries.items():
+            temporary.replace(path)
+        for folder in {path.parent for path in temporaries}:
+            sync(folder)
     finally:
-        temporary.unlink(missing_ok=True)
+        for temporary in temporaries.values():
+            temporary.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -172,5 +174,18 @@ def finish(image, x, name: str, weights: str | None) -> tf.keras.Model:
     inputs = tf.keras.utils.get_source_inputs(image) if image.node.layer else image
     model = tf.keras.Model(inputs, x, name=name)
     if weights is not None:
+        _check_weights(weights)
         model.load_weights(weights)
     return model
+
+
+def _check_weights(weights: Any) -> None:
+    """Whether it may be what Keras reads: a file, or a checkpoint's files."""
+    path = pathlib.Path(weights)
+    there = path.exists() or any(path.parent.glob(f"{glob.escape(path.name)}.index"))
+    if not there or path.suffix == ".safetensors":
+        raise ValueError(
+            "`weights` is the path of a file that Keras wrote (.weights.h5, .h5, .keras or a "
+            f"TensorFlow checkpoint), received {str(weights)!r}. Trained models of the zoo: "
+            'larq_ext_zoo.get("NAME", form="training").'
+        )

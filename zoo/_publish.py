@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import pathlib
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from larq_ext._files import atomic, locked
+from larq_ext._files import locked, together
 from larq_ext._models_io import load_model
 from larq_ext._scope import fresh_names, quantized_scope
 from larq_ext._text import read_option, split_options
@@ -26,7 +25,7 @@ from larq_ext_zoo._evaluations import SCORES, evaluated_accuracy, read_evaluatio
 from larq_ext_zoo._preprocessing import Preprocessing
 
 # What differs between runs that are the same but for the seed.
-_FREE = ("name", "description", "seed", "data_dir", "output_dir", "progress")
+_FREE = ("name", "description", "seed", "data_dir", "output_dir", "progress", "evaluate_every")
 _FREE_PREFIXES = ("checkpoint_",)
 
 
@@ -140,20 +139,17 @@ def add_entry(
         task=task,
     )
     folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as files:
-        files.enter_context(locked(folder, wait=True))  # else files of two publishers could mix
+    # Without the lock, files of two publishers could mix.
+    with locked(folder, wait=True), together() as new_file:
         _check_absent(folder, name, overwrite)
-        # All files get their names in the end, this one as the last: what was there before stays
-        # whole until nothing can go wrong any more, and without it there is no entry.
-        record = files.enter_context(atomic(folder / f"{name}.json"))
         with quantized_scope(False):
-            weights, baked = _write_weights(files, draft, trained, floats, tuple(mirrors))
+            weights, baked = _write_weights(new_file, draft, trained, floats, tuple(mirrors))
         beside = {"log": f"{name}.log.csv"}
-        shutil.copyfile(log, files.enter_context(atomic(folder / beside["log"])))
+        shutil.copyfile(log, new_file(folder / beside["log"]))
         curve = folders[0] / "learning_curve.png"
         if curve.is_file():  # where matplotlib was not there, it is not
             beside["curve"] = f"{name}.curve.png"
-            shutil.copyfile(curve, files.enter_context(atomic(folder / beside["curve"])))
+            shutil.copyfile(curve, new_file(folder / beside["curve"]))
         entry = dataclasses.replace(
             draft,
             recipe_class=recipe_class or _recipe_class(configuration),
@@ -165,7 +161,9 @@ def add_entry(
             ),
             recipe=_recipe(metrics, beside),
         )
-        record.write_text(json.dumps(entry.to_dict(), indent=2) + "\n", encoding="utf-8")
+        # The last one: without it there is no entry.
+        text = json.dumps(entry.to_dict(), indent=2) + "\n"
+        new_file(folder / f"{name}.json").write_text(text, encoding="utf-8")
     registry.write_over(entry)
     return entry
 
@@ -206,12 +204,16 @@ def _task(metrics: Mapping[str, Any]) -> str:
 def _check_same(folders: Sequence[pathlib.Path], metrics: Sequence[Mapping[str, Any]]) -> None:
     """Whether the runs differ by their seed alone."""
     first = _recorded(metrics[0])
-    for folder, other in zip(folders[1:], metrics[1:], strict=True):
-        for field in sorted(first.keys() | _recorded(other).keys()):
-            if first.get(field) != _recorded(other).get(field):
+    for folder, values in zip(folders[1:], metrics[1:], strict=True):
+        other = _recorded(values)
+        for field in sorted(first.keys() | other.keys()):
+            here, there = other.get(field), first.get(field)
+            # An older version had no such setting, or none of its use.
+            is_new = not (field in first and field in other) and not (here or there)
+            if here != there and not is_new:
                 raise ValueError(
-                    f"{folder} is another experiment than {folders[0]}: {field} is "
-                    f"{_recorded(other).get(field)!r}, there {first.get(field)!r}."
+                    f"{folder} is another experiment than {folders[0]}: {field} is {here!r}, "
+                    f"there {there!r}."
                 )
     seeds = [values["seed"] for values in metrics]
     if len(set(seeds)) < len(seeds):
@@ -287,7 +289,7 @@ def _options(options: str | Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _write_weights(
-    files: contextlib.ExitStack,
+    new_file: Callable[[pathlib.Path], pathlib.Path],
     entry: Entry,
     trained: tf.keras.Model,
     floats: str,
@@ -305,7 +307,7 @@ def _write_weights(
     ):
         stored = floats if form == "deployable" else "float32"
         path = entry.folder / f"{entry.name}.{form}.safetensors"
-        temporary = files.enter_context(atomic(path))
+        temporary = new_file(path)
         function = entry.name_in_files
         sha256 = _weights.save(temporary, original, form=form, network=function, floats=stored)
         _weights.load(temporary, copy, form=form, network=function)

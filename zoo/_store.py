@@ -74,7 +74,7 @@ def check(path: pathlib.Path, file: WeightsFile) -> None:
     if not file.mirrors:
         advice = (
             "There is no place to fetch it from: install larq-ext again if it came with it, or "
-            "publish the run again."
+            "publish the run again. If somebody has just done so, start this program anew."
         )
     if size < file.bytes:
         raise WeightsError(f"{path} is truncated: it has {size} bytes of {file.bytes}. {advice}")

@@ -24,7 +24,7 @@ def class_names(classes: str | Entry | Sequence[str] | None, count: int) -> Sequ
     """
     names: Sequence[str] | None
     if isinstance(classes, str):
-        classes = CLASS_LISTS[classes] if classes in CLASS_LISTS else entry(classes)
+        classes = CLASS_LISTS[classes] if classes in CLASS_LISTS else _entry(classes)
     if isinstance(classes, Entry):
         classes.check_task("classification", "larq_ext.pose decodes its heatmaps")
         names = classes.class_names
@@ -38,6 +38,14 @@ def class_names(classes: str | Entry | Sequence[str] | None, count: int) -> Sequ
             f"{count} outputs per image."
         )
     return names
+
+
+def _entry(name: str) -> Entry:
+    try:
+        return entry(name)
+    except ValueError as error:
+        known = ", ".join(sorted(CLASS_LISTS))
+        raise ValueError(f"There is no class list {name!r}, only {known}. {error}") from error
 
 
 def decode_predictions(

@@ -36,7 +36,9 @@ def preprocess(name: str | Entry, images, *, white: float = 255.0) -> np.ndarray
     """
     found = _known(name)
     height, width, _ = found.input_size
-    if found.task == "pose" and any(np.shape(image)[:2] != (height, width) for image in images):
+    is_one = isinstance(images, np.ndarray) and images.ndim == 3  # `apply` says what is missing
+    sizes = set() if is_one else {np.shape(image)[:2] for image in images}
+    if found.task == "pose" and sizes - {(height, width)}:
         raise ValueError(
             f"{found.name} takes persons that are cut out at {width} x {height} pixels: "
             "larq_ext.pose.PoseEstimator does that, or larq-ext pose."

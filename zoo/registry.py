@@ -81,9 +81,16 @@ def _read_folder(
     *,
     leave_out: bool = False,
 ) -> list[Entry]:
-    """Adds the entries of a folder; `leave_out` those whose name is taken, with a warning."""
+    """Adds the entries of a folder; `leave_out` those that cannot be added, with a warning."""
     known = {**NETWORKS, **(networks or {})}
-    entries = [read_entry(path, known) for path in sorted(_files(folder))]
+    entries = []
+    for path in sorted(_files(folder)):
+        try:
+            entries.append(read_entry(path, known))
+        except (ValueError, OSError) as error:
+            if not leave_out:
+                raise
+            warnings.warn(f"A model of your own is left out. {error}", stacklevel=4)
     names = [entry.name for entry in entries]
     for entry in list(entries):
         other = _ENTRIES.get(entry.name, entry)

@@ -114,7 +114,7 @@ def convert(
             "made from, or leave them out of `without`."
         )
     _check_form(baked)
-    frozen = _freeze(baked)
+    frozen = freeze(baked)
     _check_signs(frozen.graph_def)
     trim_strided(frozen.graph_def)
     with tempfile.TemporaryDirectory(prefix="larq_ext_") as folder:
@@ -171,7 +171,7 @@ def _check_form(model: tf.keras.Model) -> None:
 
 
 @dataclass(frozen=True)
-class _Frozen:
+class Frozen:
     """An inference graph with constants for weights, and its tensors' names."""
 
     graph_def: Any
@@ -179,10 +179,10 @@ class _Frozen:
     outputs: list[tf.Tensor]
 
 
-def trace(model: tf.keras.Model) -> Any:
-    """The inference of one sample as a concrete function."""
+def trace(model: tf.keras.Model, batch: int | None = 1) -> Any:
+    """The inference of one sample, or of any number, as a concrete function."""
     signature = [
-        tf.TensorSpec([1, *tensor.shape[1:]], tensor.dtype, name=f"input_{index:03d}")
+        tf.TensorSpec([batch, *tensor.shape[1:]], tensor.dtype, name=f"input_{index:03d}")
         for index, tensor in enumerate(model.inputs)
     ]
 
@@ -194,12 +194,12 @@ def trace(model: tf.keras.Model) -> Any:
     return infer.get_concrete_function(*signature)
 
 
-def _freeze(model: tf.keras.Model) -> _Frozen:
+def freeze(model: tf.keras.Model, batch: int | None = 1) -> Frozen:
     """Traces the inference graph and makes its weights constants."""
-    traced = trace(model)
+    traced = trace(model, batch)
     # What follows the model's inputs are variables and constants that Keras made.
     inputs = list(traced.inputs[: len(model.inputs)])
-    return _Frozen(_with_constants(traced), inputs, list(traced.outputs))
+    return Frozen(_with_constants(traced), inputs, list(traced.outputs))
 
 
 def _with_constants(traced: Any) -> Any:
@@ -234,7 +234,7 @@ def allow_inlining(traced: Any) -> bool:
     return bool(calls)
 
 
-def _save(frozen: _Frozen, folder: str) -> None:
+def _save(frozen: Frozen, folder: str) -> None:
     """Writes a SavedModel of the graph, by hand: TensorFlow would trace it again.
 
     The names of inputs and outputs sort in Keras's order, which the converter does not keep.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import tensorflow as tf
 
 from larq_ext._files import atomic
+from larq_ext.deploy._onnx_int8 import with_integer_kernels
 from larq_ext.deploy.bake import bake
+from larq_ext.deploy.convert import Frozen, freeze
 from larq_ext.deploy.errors import DeploymentError
 
 # From where the operators of Keras's layers have their form of today, to what tf2onnx knows.
@@ -21,9 +24,10 @@ def export_onnx(model: tf.keras.Model, path: str | Path, *, opset: int = 17) -> 
     """Writes the baked form of a model to an ONNX file.
 
     It is for interchange: ONNX has no operator of one bit, so weights of +-1 and signs are
-    float32, and a runtime computes them as such, in the size and time of a float network. The
-    outputs are those of `bake(model)`, sign(0) = +1 included. Inputs and outputs have Keras's
-    names and order, and the first axis of each, `batch`, takes any number.
+    float32, and a runtime computes them as such, in the size and time of a float network. Kernels
+    of 8 bits are stored as integers. The outputs are those of `bake(model)`, sign(0) = +1
+    included. Inputs and outputs have Keras's names and order (an input that is passed on:
+    `NAME_output`), and the first axis of each, `batch`, takes any number.
 
     # Arguments
         model: a built functional or sequential model, as trained or baked.
@@ -47,7 +51,18 @@ def export_onnx(model: tf.keras.Model, path: str | Path, *, opset: int = 17) -> 
         )
     onnx, tf2onnx = _packages()
     baked = bake(model)
-    proto, _ = tf2onnx.convert.from_keras(baked, opset=opset)
+    frozen = freeze(baked, batch=None)
+    _align_upsampling(frozen.graph_def)
+    names = {tensor.name: name for tensor, name in _named(frozen, baked)}
+    proto, _ = tf2onnx.convert.from_graph_def(
+        frozen.graph_def,
+        name=baked.name,
+        input_names=[tensor.name for tensor in frozen.inputs],
+        output_names=[tensor.name for tensor in frozen.outputs],
+        opset=opset,
+        tensors_to_rename=names,
+    )
+    with_integer_kernels(proto)
     for value in (*proto.graph.input, *proto.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
     _check(onnx, proto)
@@ -63,6 +78,33 @@ def _packages() -> tuple[ModuleType, ModuleType]:
     except ImportError as error:
         raise ImportError(f"ONNX files need tf2onnx and onnx: type `{_PIP}`.") from error
     return onnx, tf2onnx
+
+
+def _named(frozen: Frozen, model: tf.keras.Model) -> Iterator[tuple[tf.Tensor, str]]:
+    """The graph's inputs and outputs with the names that Keras has for them."""
+    yield from zip(frozen.inputs, model.input_names, strict=True)
+    for tensor, name in zip(frozen.outputs, model.output_names, strict=True):
+        # An input that is passed on has one name in Keras, but two in ONNX.
+        yield tensor, f"{name}_output" if name in model.input_names else name
+
+
+def _align_upsampling(graph_def: Any) -> None:
+    """Repeats pixels by whole factors without the centres of pixels, which ONNX has given up.
+
+    The last pixel at or before a position and the one nearest to its centre are then the same.
+    """
+    resized = [node for node in graph_def.node if node.op == "ResizeNearestNeighbor"]
+    if not resized:
+        return
+    graph = tf.Graph()
+    with graph.as_default():
+        tf.import_graph_def(graph_def, name="")
+    for node in resized:
+        operation = graph.get_operation_by_name(node.name)
+        before, after = (t.shape[1:3] for t in (operation.inputs[0], operation.outputs[0]))
+        known = before.is_fully_defined() and after.is_fully_defined()
+        if known and all(b % a == 0 for a, b in zip(before, after, strict=True)):
+            node.attr["half_pixel_centers"].b = False
 
 
 def _check(onnx: ModuleType, proto: Any) -> None:

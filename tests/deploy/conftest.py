@@ -9,7 +9,7 @@ import larq_ext  # noqa: F401  isort: skip  (Keras 2, before anything uses tf.ke
 import larq as lq
 import tensorflow as tf
 
-from larq_ext.deploy.convert import Conversion, _freeze, _save, convert
+from larq_ext.deploy.convert import Conversion, _save, convert, freeze
 
 
 def randomize(model: tf.keras.Model, seed: int = 0) -> tf.keras.Model:
@@ -40,7 +40,7 @@ def convert_as_it_is(model: tf.keras.Model, folder) -> bytes:
     """Runs the engine's converter alone: no baking, no checks."""
     import larq_compute_engine as lce
 
-    _save(_freeze(model), str(folder))
+    _save(freeze(model), str(folder))
     return lce.convert_saved_model(str(folder))
 
 

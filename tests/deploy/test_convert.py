@@ -212,7 +212,7 @@ def check_signs_of(quantizer):
 
 
 def check_graph(model):
-    frozen = convert_module._freeze(model)
+    frozen = convert_module.freeze(model)
     convert_module._check_signs(frozen.graph_def)
 
 

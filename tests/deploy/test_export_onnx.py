@@ -108,6 +108,41 @@ def test_the_file_is_valid_and_bears_the_names_of_keras(branches, onnx, session,
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-4)
 
 
+def test_kernels_of_8_bits_are_integers(onnx, session, tmp_path):
+    """What a runtime makes of integers it is told; kernels of floats it would round anew."""
+    from sklearn.datasets import load_digits
+
+    images = (load_digits().images[:300, ..., None] / 8.0 - 1.0).astype(np.float32)
+    edged = lqx.deploy.int8_edges(zoo.get("digits_net.ste_sign_digits"), images[:100])
+    path = export_onnx(edged, tmp_path / "edged.onnx")
+
+    (actual,) = outputs(session(path), edged, [images])
+
+    expected = lqx.deploy.bake(edged).predict(images, verbose=0)
+    assert (np.abs(actual - expected) < 1e-4).all(1).mean() > 0.98
+    kernels = [one for one in onnx.load(path).graph.initializer if len(one.dims) == 4]
+    types = [one.data_type for one in kernels]
+    assert types.count(onnx.TensorProto.INT8) == 2, "the first and the last one"
+
+
+def test_groups_upsampling_a_fixed_batch_and_an_input_passed_on(onnx, session, tmp_path):
+    image = tf.keras.Input((4, 6, 64), batch_size=2, name="image")
+    x = lqx.layers.QuantConv2D(32, 3, groups=2, padding="same", quantizer="ste_sign")(image)
+    x = tf.keras.layers.UpSampling2D((2, 3))(tf.keras.layers.Conv2D(8, 3, groups=2)(x))
+    x = tf.keras.layers.Reshape((-1, 8), name="pixels")(x)
+    model = tf.keras.Model(image, [x, image])
+    path = export_onnx(model, tmp_path / "m.onnx")
+    images = np.random.default_rng(5).normal(size=(3, 4, 6, 64)).astype(np.float32)
+
+    pixels, same = session(path).run(["pixels", "image_output"], {"image": images})
+
+    expected, _ = lqx.deploy.bake(model)(images)
+    np.testing.assert_allclose(pixels, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(same, images)
+    (resize,) = (node for node in onnx.load(path).graph.node if node.op_type == "Resize")
+    assert b"asymmetric" in [attribute.s for attribute in resize.attribute]
+
+
 def test_zero_counts_as_plus_one(session, tmp_path):
     """ONNX's own Sign gives 0 there."""
     layer = lq.layers.QuantConv2D(

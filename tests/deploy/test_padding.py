@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from larq_ext.deploy import _padding
 from larq_ext.deploy._flatbuffer import order_by_signature, read_graph
-from larq_ext.deploy.convert import _freeze, convert
+from larq_ext.deploy.convert import convert, freeze
 from larq_ext.deploy.int8 import int8_edges
 from larq_ext.deploy.verify import verify
 from larq_ext.runtime import Interpreter
@@ -95,7 +95,7 @@ def test_what_is_trimmed_is_never_used(size, kernel, stride, dilation, border):
     weights = tf.random.stateless_normal((kernel, kernel, 2, 3), (1, 2))
     outputs = tf.nn.conv2d(padded, weights, stride, "VALID", dilations=dilation)
     model = tf.keras.Model(image, outputs)
-    frozen = _freeze(model)
+    frozen = freeze(model)
     before = len(frozen.graph_def.node)
     _padding.trim_strided(frozen.graph_def)
     assert len(frozen.graph_def.node) == before + 2
@@ -197,7 +197,7 @@ def test_a_size_that_depends_on_the_data_is_left_alone():
     image = tf.keras.Input((None, None, 3))
     outputs = tf.keras.layers.Conv2D(2, 3, 2)(tf.keras.layers.ZeroPadding2D(1)(image))
     outputs = tf.keras.layers.Conv2D(2, 2, 3, padding="same")(outputs)
-    graph_def = _freeze(tf.keras.Model(image, outputs)).graph_def
+    graph_def = freeze(tf.keras.Model(image, outputs)).graph_def
     before = graph_def.SerializeToString(deterministic=True)
     _padding.trim_strided(graph_def)
     assert graph_def.SerializeToString(deterministic=True) == before

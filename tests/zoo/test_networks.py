@@ -323,6 +323,14 @@ def test_input_tensor_and_weights_file(tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("weights", ["imagenet", "resnet20.fda_cifar10", "a.safetensors"])
+def test_weights_that_are_no_file_of_keras(weights, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.safetensors").write_bytes(b"")
+    with pytest.raises(ValueError, match=f"received '{weights}'.*form=\"training\""):
+        zoo.DigitsNet(weights=weights)
+
+
 @pytest.mark.parametrize("name", EACH)
 def test_a_saved_network_loads_without_the_zoo(name):
     """`import larq_ext` is enough: no layer is the zoo's own."""

@@ -196,6 +196,13 @@ def test_one_grey_image_is_not_many():
     assert zoo.preprocess("digits_net.fda", several).shape == (2, 8, 8, 1)
 
 
+def test_one_person_is_not_many():
+    person = np.zeros((256, 192, 3))
+    with pytest.raises(ValueError, match="one more dimension in front"):
+        zoo.preprocess("sbpn18.fda", person)
+    assert zoo.preprocess("sbpn18.fda", person[None]).shape == (1, 256, 192, 3)
+
+
 def test_an_image_too_small_to_be_cut():
     with pytest.raises(ValueError, match="20 x 40 pixels is too small for an input of 32 x 32"):
         apply(zoo.Preprocessing(), (32, 32, 3), [pixels(40, 20, 3)])

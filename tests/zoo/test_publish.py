@@ -1,6 +1,7 @@
 """From the folder of a run to an entry, and from the entry to a model that predicts the same."""
 
 import concurrent.futures
+import errno
 import json
 import pathlib
 import subprocess
@@ -14,6 +15,7 @@ import larq_ext as lqx  # isort: skip  (Keras 2, before anything uses tf.keras)
 import tensorflow as tf
 
 import larq_ext_zoo as zoo
+from larq_ext import _files
 from larq_ext._files import locked
 from larq_ext._scope import fresh_names
 from larq_ext.cli import main
@@ -134,6 +136,15 @@ def test_several_seeds_have_a_mean_and_a_spread(run, own_home, tmp_path, write_r
     assert entry.accuracy.spread == pytest.approx(0.1 / 2**0.5)
     assert entry.accuracy.seeds == (0, 1)
 
+    other["configuration"] |= {"quantizer_schedule": "", "evaluate_every": 7}  # of a newer version
+    (tmp_path / "b" / "metrics.json").write_text(json.dumps(other))
+    zoo.add_entry([run.folder, tmp_path / "b"], "digits_net.newer", tmp_path / "entries")
+    other["configuration"]["quantizer_schedule"] = "alpha_rest=0.4"
+    (tmp_path / "b" / "metrics.json").write_text(json.dumps(other))
+    with pytest.raises(ValueError, match=r"quantizer_schedule is 'alpha_rest=0\.4', there None"):
+        zoo.add_entry([run.folder, tmp_path / "b"], "digits_net.three", tmp_path / "entries")
+    other["configuration"]["quantizer_schedule"] = ""
+
     other["configuration"]["epochs"] = 3
     (tmp_path / "b" / "metrics.json").write_text(json.dumps(other))
     with pytest.raises(ValueError, match=r"another experiment.*epochs is 3, there 2"):
@@ -222,6 +233,28 @@ def test_what_is_refused_late_leaves_the_old_entry_whole(
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     with pytest.raises(ValueError, match=message):
         zoo.add_entry(tmp_path / "other", "digits_net.new", folder, **settings)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_a_full_disk_leaves_the_old_entry_whole(
+    run, own_home, tmp_path, write_run, monkeypatch, number
+):
+    """Whichever of the files it says so for."""
+    name, folder = "digits_net.again", tmp_path / "entries"
+    zoo.add_entry(run.folder, name, folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    write_run(tmp_path / "other", zoo.DigitsNet(quantizer="siman", pad_values=1.0), run.images)
+    calls = []
+
+    def full(path):
+        calls.append(path)
+        if len(calls) > number:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(_files, "sync", full)  # where disks with a quota say so
+    with pytest.raises(OSError, match="No space left"):
+        zoo.add_entry(tmp_path / "other", name, folder, overwrite=True)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
