@@ -83,13 +83,16 @@ def main() -> None:
     parser.add_argument("--json", type=pathlib.Path, help="file to write the results to")
     options = parser.parse_args()
 
+    from larq_ext.benchmark._timing import Spread
+
     seconds = measure(options)
     ratios = [a / b for a, b in zip(seconds[RECIPE], seconds[BARE], strict=True)]
-    low, ratio, high = statistics.quantiles(ratios, n=4)
+    ratio = Spread.of(ratios)
     results = {name: 1000 * statistics.median(values) for name, values in seconds.items()}
     for name, value in results.items():
         print(f"{name:16} {value:8.1f} ms/step")
-    print(f"ratio {ratio:.3f} (quartiles {low:.3f} to {high:.3f}) of {len(ratios)} rounds")
+    quartiles = f"quartiles {ratio.low:.3f} to {ratio.high:.3f}"
+    print(f"ratio {ratio.median:.3f} ({quartiles}) of {len(ratios)} rounds")
     if options.json:
         options.json.write_text(json.dumps({**results, "ratios": ratios}, indent=2) + "\n")
 

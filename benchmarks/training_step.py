@@ -10,6 +10,7 @@ memory is that of a fresh process per candidate, minus that of a process without
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import pathlib
@@ -93,6 +94,7 @@ def _child(name: str, batch_size: int) -> None:
         for _ in range(3):
             step()
     else:
+        importlib.import_module("larq_ext_zoo")  # with it, as the others have it
         tf.zeros(())
     # Not getrusage, whose peak includes that of the process this one was forked from.
     status = pathlib.Path("/proc/self/status").read_text()

@@ -22,12 +22,14 @@ class Predictor(NamedTuple):
     """A model that only predicts.
 
     `predict` maps a batch of inputs to outputs, the shapes are those of one sample, with `None`
-    where any size goes.
+    where any size goes. One that `takes_integers`, without a scale that says what they stand for,
+    prepares its images itself.
     """
 
     predict: Callable[[Any], Any]
     input_shape: tuple[int | None, ...]
     output_shape: tuple[int | None, ...]
+    takes_integers: bool
 
 
 def load_model(name: str | Path, form: str = "deployable") -> Any:
@@ -188,7 +190,9 @@ def load_predictor(model: Any, num_threads: int = 2) -> Predictor:
             outputs: Any = interpreter.predict(quantized)
             return outputs if behind is None else behind.dequantize(outputs)
 
-        return Predictor(run, interpreter.input_shapes[0][1:], interpreter.output_shapes[0][1:])
+        (input_shape,), (output_shape,) = interpreter.input_shapes, interpreter.output_shapes
+        takes_integers = before is None and of_file.kind in "iu"
+        return Predictor(run, input_shape[1:], output_shape[1:], takes_integers)
     if isinstance(model, str | Path):
         model = load_model(model)
 
@@ -200,8 +204,9 @@ def load_predictor(model: Any, num_threads: int = 2) -> Predictor:
         with quantized_scope(False):
             return model.predict_on_batch(inputs)
 
-    shapes = (tuple(tensor.shape[1:]) for tensor in (model.inputs[0], model.outputs[0]))
-    return Predictor(predict, *shapes)
+    (before,), (behind,) = model.inputs, model.outputs
+    shapes = tuple(before.shape[1:]), tuple(behind.shape[1:])
+    return Predictor(predict, *shapes, before.dtype.is_integer)
 
 
 def _whole(inputs: Any, dtype: Any) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 from larq_ext._files import check_file
 from larq_ext._images import load_image
 from larq_ext._models_io import check_name, load_predictor, run_record
+from larq_ext._text import numbers
 
 _BATCH = 32
 
@@ -67,8 +68,8 @@ class Classifier:
             self._names = read_classes(classes)
         if known is None:
             preprocessing = zoo.Preprocessing(
-                mean=_numbers("--mean", given.get("mean", "0")),
-                std=_numbers("--std", given.get("std", "1")),
+                mean=numbers("--mean", given.get("mean", "0")),
+                std=numbers("--std", given.get("std", "1")),
                 scale=given.get("scale", 1.0),
                 resize=given.get("resize"),
             )
@@ -149,13 +150,6 @@ def _classified(model: str, dataset: str) -> str | None:
     if known is not None and known.task != "classification":
         raise ValueError(f"{model} finds poses: type `larq-ext pose {model} IMAGE -o OUT.png`.")
     return dataset if known is not None else None
-
-
-def _numbers(option: str, text: str) -> list[float]:
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise ValueError(f"{option} takes numbers with commas, received {text!r}.") from None
 
 
 def _input_size(

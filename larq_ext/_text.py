@@ -66,3 +66,11 @@ def for_json(values: Any) -> Any:
     if isinstance(values, list | tuple):
         return [for_json(value) for value in values]
     return str(values) if isinstance(values, float) and not math.isfinite(values) else values
+
+
+def numbers(option: str, text: str) -> list[float]:
+    """The numbers of a command's option, which have commas between them."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"{option} takes numbers with commas, received {text!r}.") from None

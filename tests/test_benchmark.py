@@ -206,6 +206,32 @@ def test_a_file_of_another_network_is_refused(tiny):
         benchmark(other, tiny.flatbuffer)
 
 
+def test_a_file_for_several_samples_is_refused():
+    """Its time would be that of all of them."""
+    model = tf.keras.Sequential([tf.keras.Input((4,), batch_size=8), tf.keras.layers.Dense(2)])
+    flatbuffer = tf.lite.TFLiteConverter.from_keras_model(model).convert()
+    with pytest.raises(ValueError, match=r"shapes \[\(8, 4\)\], and latency is that of one"):
+        benchmark(model, flatbuffer)
+
+
+def test_float_twin_of_layers_without_a_name_in_their_configuration():
+    class Times(tf.keras.layers.Layer):
+        def __init__(self, factor, **kwargs):
+            super().__init__(**kwargs)
+            self.factor = factor
+
+        def build(self, shape):
+            self.offset = self.add_weight("offset", (shape[-1],), initializer="ones")
+
+        def call(self, inputs):
+            return self.factor * inputs + self.offset
+
+    model = tf.keras.Sequential([tf.keras.Input((3,)), Times(2.0), tf.keras.layers.Dense(2)])
+    model.layers[0].offset.assign([1.0, 2.0, 3.0])
+    x = np.ones((1, 3), np.float32)
+    np.testing.assert_allclose(float_twin(model)(x), model(x), rtol=1e-6)
+
+
 def test_float_twin_goes_into_nested_models_and_refuses_others():
     inner = network()
     model = tf.keras.Sequential([tf.keras.Input((6, 5, 64)), inner])

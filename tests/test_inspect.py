@@ -243,6 +243,41 @@ def test_halves_and_signs_apart():
     assert inputs.inputs.channels == 5
 
 
+def test_quantizers_of_somebody_elses():
+    """They are what they compute, as for conversion."""
+
+    @tf.custom_gradient
+    def own_sign(x):
+        return tf.where(x < 0, -1.0, 1.0), lambda dy: dy
+
+    class Own(lq.quantizers.Quantizer):
+        def call(self, inputs):
+            return 0.5 * own_sign(inputs)
+
+    image = tf.keras.Input((8, 8, 4))
+    x = conv(5, "function", input_quantizer=own_sign, kernel_quantizer=own_sign)(image)
+    x = conv(5, "class", kernel_quantizer=Own())(x)
+    x = conv(5, "ternary", kernel_quantizer="ste_tern")(x)
+    model = tf.keras.Model(image, x)
+    report = inspect(model, samples=4)
+    one, two, three = report.layers
+    expected = (model.layers[1].kernel.numpy() >= 0).mean()
+    assert one.kernel.positive == pytest.approx(expected) and one.inputs.channels == 4
+    assert two.kernel.scale == (0.5, 0.5, 0.5)
+    assert three.kernel is None and three.warnings[0] == "its kernel has 2 bits"
+    assert {kernel.name for kernel in binary_kernels(model)} == {"function", "class"}
+
+
+def test_scales_of_a_transposed_kernel_are_those_of_its_outputs():
+    layer = lq.layers.QuantConv2DTranspose(
+        4, 3, input_quantizer="ste_sign", kernel_quantizer=LearnableScale(role="kernel")
+    )
+    image = tf.keras.Input((5, 5, 6))
+    model = tf.keras.Model(image, layer(image))
+    (kernel,) = binary_kernels(model)
+    assert kernel.bits.shape == (4, 54) and kernel.scale.shape == (4,)
+
+
 def test_layers_in_models_and_wrappers_and_parts_of_kernels():
     separable = lq.layers.QuantSeparableConv2D(
         6,

@@ -85,6 +85,7 @@ def benchmark(
     notes: tuple[str, ...] = ()
     if flatbuffer is not None:
         binary = load_flatbuffer(flatbuffer)
+        _check_one_sample(binary)
         if model is not None:
             _check_same(model, binary)
     elif model is not None:
@@ -159,6 +160,17 @@ def binary_macs(flatbuffer: bytes) -> int:
     return sum(macs_of(graph, op) for op in graph.ops if op.name == BINARY_OP)
 
 
+def _check_one_sample(flatbuffer: bytes) -> None:
+    """Raises a `ValueError` if a file takes several samples at once."""
+    graph = read_graph(flatbuffer)
+    shapes = [tuple(map(int, graph.tensors[place].shape)) for place in graph.inputs]
+    if any(shape[:1] not in ((), (1,)) for shape in shapes):
+        raise ValueError(
+            f"The file takes inputs of the shapes {shapes}, and latency is that of one sample: "
+            "convert the model for a batch of 1, as larq_ext.deploy.convert does."
+        )
+
+
 def _check_same(model: tf.keras.Model, flatbuffer: bytes) -> None:
     """Raises a `ValueError` if a file is that of another network."""
     graph = read_graph(flatbuffer)
@@ -207,7 +219,7 @@ def _float_files(model: tf.keras.Model | None, names: Sequence[str]) -> dict[str
         return {}
     try:
         twin = float_twin(model)
-    except ValueError as error:
+    except Exception as error:  # layers of others raise anything
         return dict.fromkeys(needed, _first_line(error))
     made: dict[str, bytes | str] = {}
     for name in needed:

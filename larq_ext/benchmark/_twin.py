@@ -41,18 +41,24 @@ def float_twin(model: tf.keras.Model) -> tf.keras.Model:
     if problem:
         raise ValueError(problem)
 
+    # Not by name: a layer of somebody else may get another one.
+    twins: dict[int, Any] = {}
+
     def replace(layer: Any) -> Any:
-        if isinstance(layer, tf.keras.Model):
-            return float_twin(layer)
-        hidden = None if _larq_class(layer) else hidden_layers(layer, _larq_class)
+        is_model = isinstance(layer, tf.keras.Model)
+        is_known = is_model or _larq_class(layer) is not None
+        hidden = None if is_known else hidden_layers(layer, _larq_class)
         if hidden:
             raise ValueError(hidden)
-        return _ordinary(layer)
+        twins[id(layer)] = float_twin(layer) if is_model else _ordinary(layer)
+        return twins[id(layer)]
 
     with quantized_scope(False):
         twin = tf.keras.models.clone_model(model, clone_function=replace)
     for layer in model.layers:
-        new = twin.get_layer(layer.name)
+        new = twins.get(id(layer))
+        if new is None:  # an input
+            continue
         if _larq_class(layer) is not None:
             _copy_quantized(layer, new)
         elif not isinstance(layer, (tf.keras.Model, lq.quantizers.Quantizer)):

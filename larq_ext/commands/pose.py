@@ -59,10 +59,15 @@ from larq_ext.commands._options import DECODINGS
 @click.option(
     "--min-score",
     type=float,
-    default=0.0,
-    show_default=True,
     help="Boxes of a lower score are left out.",
 )
+@click.option(
+    "--mean",
+    metavar="R,G,B",
+    help="What is subtracted from pixels of 0 to 255, three numbers or one, instead of ImageNet's "
+    "mean (or the zoo's). A model that prepares its images itself: --mean 0 --std 1.",
+)
+@click.option("--std", metavar="R,G,B", help="What they are then divided by.")
 @click.option("--show-boxes", is_flag=True, help="Draw the boxes too.")
 def command(
     model: str,
@@ -74,7 +79,9 @@ def command(
     no_flip: bool,
     decoding: str,
     threshold: float,
-    min_score: float,
+    min_score: float | None,
+    mean: str | None,
+    std: str | None,
     show_boxes: bool,
 ) -> None:
     """Find the 17 keypoints of persons in images (a folder means the images in it).
@@ -98,19 +105,26 @@ def command(
     if output is None and not as_json:
         raise ValueError("Say what to make: -o OUT.png draws skeletons, --json prints keypoints.")
     from larq_ext._images import image_files
+    from larq_ext._text import numbers
 
     introduce(model)
     from larq_ext.pose.boxes import BoxFile
     from larq_ext.pose.estimator import PoseEstimator
     from larq_ext.pose.pictures import estimate, shared_numbers, targets
 
-    files = image_files(images)
+    files = list(dict.fromkeys(image_files(images)))
     outputs = [None] * len(files) if output is None else targets(files, output)
     box_file = None if boxes is None else BoxFile(boxes, min_score)
     for note in shared_numbers(files, box_file):
         if as_json:
             click.echo(f"Note: {note}.", err=True)
-    estimator = PoseEstimator(model, flip_test=not no_flip, decoding=decoding)
+    estimator = PoseEstimator(
+        model,
+        flip_test=not no_flip,
+        decoding=decoding,
+        mean=None if mean is None else numbers("--mean", mean),
+        std=None if std is None else numbers("--std", std),
+    )
     records: list[dict[str, Any]] = []
     done = 0
     try:

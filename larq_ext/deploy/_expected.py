@@ -126,15 +126,23 @@ def _quantized_kernels(layer: tf.keras.layers.Layer) -> Iterator[tuple[str, Any,
             yield f" ({kind})" if has_pointwise else "", variable, quantizer
 
 
-def binary_kernels(layer: tf.keras.layers.Layer) -> Iterator[tuple[str, Any, np.ndarray]]:
-    """Part, variable and quantized values of each kernel of one bit of a Larq layer."""
+def kernels_of_one_bit(
+    layer: tf.keras.layers.Layer,
+) -> Iterator[tuple[str, Any, Any, np.ndarray]]:
+    """Part, variable, quantizer and quantized values of each kernel that is quantized to a bit."""
     for part, variable, quantizer in _quantized_kernels(layer):
         with quantized_scope(False):
             latent = tf.cast(tf.convert_to_tensor(variable), tf.float32)
         with flips_unnoticed(quantizer):
             values = np.asarray(quantizer(latent), np.float32)
         if is_binary_kernel(quantizer, values):
-            yield part, variable, values
+            yield part, variable, quantizer, values
+
+
+def binary_kernels(layer: tf.keras.layers.Layer) -> Iterator[tuple[str, Any, np.ndarray]]:
+    """Part, variable and quantized values of each kernel of one bit of a Larq layer."""
+    for part, variable, _, values in kernels_of_one_bit(layer):
+        yield part, variable, values
     if getattr(layer, "kernel_quantizer", True) is None and hasattr(layer, "kernel"):
         # Baked by somebody else.
         values = np.asarray(layer.kernel, np.float32)

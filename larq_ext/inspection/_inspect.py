@@ -15,9 +15,11 @@ from larq_ext.deploy._expected import (
     _leaf_layers,
     _quantized_kernels,
     _rows_of_keras,
+    input_shape,
+    kernels_of_one_bit,
 )
-from larq_ext.deploy._probe import computes_otherwise
-from larq_ext.deploy.bake import _input_form, _is_binary
+from larq_ext.deploy._probe import computes_otherwise, is_binary_input
+from larq_ext.deploy.bake import _input_form
 from larq_ext.deploy.layers import BinaryConv2D
 from larq_ext.inspection._report import (
     STARVED,
@@ -148,19 +150,19 @@ def _binary_layers(model: tf.keras.Model) -> list[tuple[str, Any]]:
     for name, layer in _layers(model):
         if isinstance(layer, BinaryConv2D):
             raise ValueError("The model is baked already: take the one it was made from.")
-        if _is_binary(getattr(layer, "input_quantizer", None)) or any(
-            _is_binary(quantizer) for _, _, quantizer in _quantized_kernels(layer)
-        ):
+        if _has_binary_input(layer) or next(kernels_of_one_bit(layer), None):
             found.setdefault(id(layer), (name, layer))
     return list(found.values())
+
+
+def _has_binary_input(layer: Any) -> bool:
+    return is_binary_input(getattr(layer, "input_quantizer", None), input_shape(layer))
 
 
 def binary_kernels(model: tf.keras.Model) -> Iterator[BinaryKernel]:
     """The binary kernels of a model, as they are at inference."""
     for name, layer in _binary_layers(model):
-        for part, variable, quantizer in _quantized_kernels(layer):
-            if not _is_binary(quantizer):
-                continue
+        for part, variable, quantizer, _ in kernels_of_one_bit(layer):
             with quantized_scope(False):
                 latent = np.asarray(tf.cast(tf.convert_to_tensor(variable), tf.float32))
             signs, scale = _signs_and_scale(layer, part, quantizer, latent)
@@ -174,7 +176,9 @@ def _signs_and_scale(layer, part, quantizer, latent) -> tuple[np.ndarray, np.nda
         kind = type(layer).__name__
         return _rows_of_keras(values, kind, part == " (depthwise)" or "Depthwise" in kind)
 
-    if isinstance(quantizer, BinaryQuantizer) and not computes_otherwise(quantizer, "kernel_form"):
+    # The scales of a transposed kernel's last axis are not those of its output channels.
+    is_ours = isinstance(quantizer, BinaryQuantizer) and "Transpose" not in type(layer).__name__
+    if is_ours and not computes_otherwise(quantizer, "kernel_form"):
         # Not through the product: a scale of zero would lose the signs.
         form = quantizer.kernel_form(latent)
         if form is not None:
@@ -186,7 +190,7 @@ def _signs_and_scale(layer, part, quantizer, latent) -> tuple[np.ndarray, np.nda
 
 def _row(name, layer, kernel, old, seen, real_inputs) -> LayerInspection:
     if kernel is None:
-        inspected, histogram, warnings = None, None, ["its kernel is float"]
+        inspected, histogram, warnings = None, None, [_other_kernel(layer)]
     else:
         inspected = _kernel_inspection(kernel, old)
         finite = kernel.latent[np.isfinite(kernel.latent)]
@@ -195,6 +199,15 @@ def _row(name, layer, kernel, old, seen, real_inputs) -> LayerInspection:
         name = kernel.name
     warnings += _input_warnings(layer, seen, real_inputs)
     return LayerInspection(name, type(layer).__name__, inspected, seen, tuple(warnings), histogram)
+
+
+def _other_kernel(layer: Any) -> str:
+    """What a kernel is that is not of one bit."""
+    quantizers = [quantizer for _, _, quantizer in _quantized_kernels(layer)]
+    if not quantizers:
+        return "its kernel is float"
+    bits = getattr(quantizers[0], "precision", None)
+    return "its kernel is not binary" if bits in (None, 1) else f"its kernel has {bits} bits"
 
 
 def _kernel_inspection(kernel: BinaryKernel, old: BinaryKernel | None) -> KernelInspection:
@@ -253,7 +266,7 @@ def _input_warnings(layer: Any, seen: InputInspection | None, real_inputs: bool)
         quantizer = getattr(layer, "input_quantizer", None)
         if real_inputs or quantizer is None:
             yield "its inputs are float"
-        elif not _is_binary(quantizer):
+        elif not _has_binary_input(layer):
             bits = getattr(quantizer, "precision", None)
             yield f"its inputs have {bits} bits" if bits else "its inputs are not binary"
         return

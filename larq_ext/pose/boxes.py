@@ -37,14 +37,14 @@ class BoxFile:
 
     # Arguments
         path: The file.
-        min_score: Boxes of a lower score are left out.
+        min_score: Boxes of a lower score are left out; `None` keeps all.
 
     # Raises
         FileNotFoundError: if there is no such file.
         ValueError: if it has none of these forms; the message names the record.
     """
 
-    def __init__(self, path: Path, min_score: float = 0.0) -> None:
+    def __init__(self, path: Path, min_score: float | None = None) -> None:
         content = read_json(path)
         self._ids, found = _read(content, str(path))
         self._sizes = {
@@ -54,7 +54,7 @@ class BoxFile:
         }
         self._boxes: dict[Any, list[tuple[list[float], float]]] = {}
         for key, box, score in found:
-            if score >= min_score:
+            if min_score is None or score >= min_score:
                 self._boxes.setdefault(key, []).append((box, score))
 
     def image_id(self, image: Path) -> int | str:
@@ -77,8 +77,10 @@ class BoxFile:
         # Arguments
             image: Its file, which is known by its name or by the number at the end of the name.
             number: Its `image_id` where that is known, in the place of the number in the name.
+                Annotations have numbers of their own.
         """
-        for key in (image.name, self.image_id(image) if number is None else number):
+        own = number is None or self._ids
+        for key in (image.name, self.image_id(image) if own else number):
             if key in self._boxes:
                 boxes, scores = zip(*self._boxes[key], strict=True)
                 return Boxes(np.array(boxes), np.array(scores))

@@ -46,7 +46,8 @@ class PoseEstimator:
             work for a better position.
         decoding: How a peak becomes a coordinate, see `larq_ext.pose.decode.decode`.
         mean, std: The input is (pixel - mean) / std with pixels from 0 to 255, RGB; `None` takes
-            what the entry of the zoo says, or else ImageNet's.
+            what the entry of the zoo says, or else ImageNet's; 0 and 1 for a model that takes
+            integers.
         input_size: Height and width of the crops, for a model that takes any size; `None` for
             that of the model, or else 256 x 192.
         nms_threshold: Of persons in a picture that are more similar than this (OKS) only the best
@@ -58,7 +59,7 @@ class PoseEstimator:
     # Raises
         FileNotFoundError: if there is no such file.
         ValueError: if it is no pose network: one whose output is heat maps of 17 keypoints, a
-            quarter of the input in size.
+            quarter of the input in size; or if `mean` or `std` are not one number or three.
 
     # References
         - [Simple Baselines for Human Pose Estimation and Tracking](https://arxiv.org/abs/1804.06208)
@@ -87,9 +88,15 @@ class PoseEstimator:
                 scale = entry.preprocessing.scale
                 mean = np.divide(entry.preprocessing.mean, scale) if mean is None else mean
                 std = np.divide(entry.preprocessing.std, scale) if std is None else std
-        self._mean = np.asarray(IMAGENET_MEAN if mean is None else mean, np.float32)
-        self._std = np.asarray(IMAGENET_STD if std is None else std, np.float32)
         self._predictor = load_predictor(model)
+        usual = (0.0, 1.0) if self._predictor.takes_integers else (IMAGENET_MEAN, IMAGENET_STD)
+        self._mean = np.asarray(usual[0] if mean is None else mean, np.float32)
+        self._std = np.asarray(usual[1] if std is None else std, np.float32)
+        for field, values in (("mean", self._mean), ("std", self._std)):
+            if values.size not in (1, 3) or not np.isfinite(values).all():
+                raise ValueError(f"`{field}` is one number or three, received {values.tolist()}.")
+        if (self._std <= 0).any():
+            raise ValueError(f"`std` is above 0, received {self._std.tolist()}.")
         name = model if isinstance(model, str | Path) else model.name
         self.input_size = _input_size(name, self._predictor.input_shape, input_size)
         self._map_size = (self.input_size[0] // STRIDE, self.input_size[1] // STRIDE)

@@ -11,8 +11,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from larq_ext._images import pillow
-
 PADDING = 1.25  # a view is this much larger than the box
 PIXEL_STD = 200.0
 
@@ -128,17 +126,18 @@ def crop(image: np.ndarray, matrix: np.ndarray, size: Sequence[int]) -> np.ndarr
         size: Height and width of the crop.
 
     # Returns
-        uint8 array `(height, width, 3)`.
+        uint8 array `(height, width, 3)`, rounded as in training (Pillow cuts the fractions off).
     """
-    Image = pillow()
-    back = invert(matrix)
-    # Pillow puts the centre of the first pixel at one half, in both pictures.
-    back[:, 2] += 0.5 - back[:, :2].sum(1) / 2
-    picture = Image.fromarray(np.ascontiguousarray(image))
-    found = picture.transform(
-        (size[1], size[0]),
-        Image.Transform.AFFINE,
-        back.ravel().tolist(),
-        Image.Resampling.BILINEAR,
-    )
-    return np.asarray(found)
+    columns, rows = np.meshgrid(np.arange(size[1]), np.arange(size[0]))
+    places = transform(invert(matrix), np.stack([columns, rows], -1))
+    first = np.floor(places)
+    beyond = (places - first).astype(np.float32)
+    first = first.astype(int)
+    found = np.zeros((*places.shape[:2], image.shape[-1]), np.float32)
+    for step in np.ndindex(2, 2):
+        x, y = np.moveaxis(first + step, -1, 0)
+        inside = (x >= 0) & (y >= 0) & (x < image.shape[1]) & (y < image.shape[0])
+        weight = np.where(step, beyond, 1 - beyond).prod(-1) * inside
+        pixels = image[y.clip(0, image.shape[0] - 1), x.clip(0, image.shape[1] - 1)]
+        found += weight[..., None] * pixels
+    return np.rint(found).astype(np.uint8)

@@ -21,7 +21,7 @@ def test_detections(tmp_path):
         {"image_id": 7, "bbox": [1, 2, 3, 4], "score": 0.5},
         {"image_id": 7, "bbox": [5, 6, 7, 8.5], "category_id": 1},
         {"image_id": 7, "bbox": [0, 0, 9, 9], "category_id": 18, "score": 0.9},
-        {"image_id": 8, "bbox": [5, 6, -4, -6], "score": 0.1},
+        {"image_id": 8, "bbox": [5, 6, -4, -6], "score": -0.1},
         {"image_id": "frames/a.jpg", "bbox": [1, 1, 2, 2]},
     ]
     file = BoxFile(written(tmp_path, records))
@@ -54,6 +54,9 @@ def test_annotations_and_gzip(tmp_path):
     # A picture that the annotations do not list is not the one with such an id.
     assert not len(file.find(Path("dog 5.jpg")).boxes)
     assert file.image_id(Path("dog 5.jpg")) == "dog 5.jpg"
+    # Whoever knows a picture by another number: that of the annotations is their own.
+    assert file.find(Path("b.jpg"), 31).boxes.tolist() == [[5, 5, 5, 5]]
+    assert not len(file.find(Path("dog.jpg"), 31).boxes)
 
 
 def test_names_as_numbers_of_annotations(tmp_path):

@@ -10,6 +10,7 @@ import larq_ext as lqx  # noqa: F401  isort: skip  (Keras 2, before anything use
 import tensorflow as tf
 
 import larq_ext_zoo as zoo
+from larq_ext._images import IMAGENET_MEAN, IMAGENET_STD
 from larq_ext.pose import PoseEstimator
 from larq_ext.pose.keypoints import KEYPOINTS
 from larq_ext_zoo import registry
@@ -50,6 +51,20 @@ def test_the_other_ways_of_decoding(network, decoding, within):
     estimator = PoseEstimator(network, flip_test=False, decoding=decoding)
     (pose,) = estimator.predict(spot_picture(), [BOX])
     assert np.abs(places(pose) - PLACES).max() <= within * STEP + 0.3
+
+
+def test_a_model_that_takes_integers_prepares_them_itself():
+    maps = tf.keras.layers.Conv2D(17, 4, 4)
+    image = tf.keras.Input((128, 96, 3))
+    network = tf.keras.Model(image, maps(image))
+    image = tf.keras.Input((128, 96, 3), dtype="uint8")
+    whole = tf.keras.Model(image, maps((tf.cast(image, "float32") - IMAGENET_MEAN) / IMAGENET_STD))
+    (expected,) = PoseEstimator(network).predict(spot_picture(), [BOX])
+    (pose,) = PoseEstimator(whole).predict(spot_picture(), [BOX])
+    np.testing.assert_allclose(pose.keypoints, expected.keypoints, atol=1e-3)
+    for wrong in ({"mean": [1, 2]}, {"std": 0}, {"std": [1, 1, np.nan]}):
+        with pytest.raises(ValueError, match=r"is one number or three|is above 0"):
+            PoseEstimator(network, **wrong)
 
 
 def test_wide_boxes_and_the_whole_picture(network):

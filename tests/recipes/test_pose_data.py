@@ -141,14 +141,8 @@ def test_crops_are_those_of_the_estimator(folder, data, rotation, mirrored, form
         seen = picture[:, ::-1] if mirrored else picture
         matrix = geometry.affine(view.centre.numpy().astype(float), scale, rotation, SIZE)
         expected = geometry.crop(seen, matrix, SIZE).astype(int)
-        # Pillow does not blend the outermost pixels with the zeros beyond.
-        grid = np.stack(np.meshgrid(np.arange(SIZE[1]), np.arange(SIZE[0])), -1)
-        places = geometry.transform(geometry.invert(matrix), grid)
-        ends = np.array([WIDTH, HEIGHT])
-        inner = ((places > 0.01) & (places < ends - 1.01)).all(-1)
-        outer = ((places < -1.01) | (places > ends + 0.01)).any(-1)
-        assert abs(found - expected)[inner].max(initial=0) <= 1
-        assert found[outer].max(initial=0) == 0
+        assert abs(found - expected).max() <= 1
+        assert abs(found - expected).mean() < 1e-3
 
 
 def test_labels_of_a_mirrored_view_change_sides(data):
