@@ -82,12 +82,14 @@ class QuantizerScheduler(tf.keras.callbacks.Callback):
             )
 
     def on_epoch_begin(self, epoch, logs=None):
+        self._steps = False
         if self.by == "epoch":
             self._set(epoch)
         else:
             self._before = _updates(self.model.optimizer)
 
     def on_train_batch_begin(self, batch, logs=None):
+        self._steps = True
         if self.by == "step":
             # Not counted here: `steps_per_execution` makes several updates in one call.
             self._set(_updates(self.model.optimizer))
@@ -97,7 +99,8 @@ class QuantizerScheduler(tf.keras.callbacks.Callback):
         return self.by == "step"
 
     def on_epoch_end(self, epoch, logs=None):
-        if self.by == "step" and _updates(self.model.optimizer) == self._before:
+        # An epoch that is resumed at its end has no step left.
+        if self.by == "step" and self._steps and _updates(self.model.optimizer) == self._before:
             raise ValueError(
                 "The optimizer that the model was compiled with has made no update in this epoch, "
                 'so that by="step" stands still: compile the model with the one that its '
@@ -155,6 +158,21 @@ def linear_percent(epochs: int, start: float = 15.0) -> Callable[[int], float]:
     return lambda epoch: start * max(0.0, 1.0 - epoch / epochs)
 
 
+_MAKERS: dict[str, dict[str, Callable]] = {
+    "fda": {"n": fourier_terms, "alpha": noise_rate},
+    "siman": {"percent": linear_percent},
+}
+
+
+def schedule_numbers(quantizer: str) -> dict[str, tuple[str, str]]:
+    """What `method_schedules` takes for a method: each number's attribute and argument."""
+    return {
+        f"{name}_{argument}": (name, argument)
+        for name, maker in _MAKERS.get(method(quantizer).name, {}).items()
+        for argument in list(inspect.signature(maker).parameters)[1:]
+    }
+
+
 def method_schedules(quantizer: str, epochs: int, **options: float) -> list[QuantizerScheduler]:
     """The schedules that belong to a method.
 
@@ -177,17 +195,9 @@ def method_schedules(quantizer: str, epochs: int, **options: float) -> list[Quan
         ValueError: for an unknown method or option, with the known ones, or if a schedule leaves
             the values that its attribute may have.
     """
-    makers: dict[str, dict[str, Callable]] = {
-        "fda": {"n": fourier_terms, "alpha": noise_rate},
-        "siman": {"percent": linear_percent},
-    }
     owners = {"n": FDA, "alpha": FDA, "percent": MagnitudeClip}
-    chosen = makers.get(method(quantizer).name, {})
-    known = {
-        f"{name}_{argument}": (name, argument)
-        for name, maker in chosen.items()
-        for argument in list(inspect.signature(maker).parameters)[1:]
-    }
+    chosen = _MAKERS.get(quantizer, {})
+    known = schedule_numbers(quantizer)
     given: dict[str, dict[str, float]] = {name: {} for name in chosen}
     for option, value in options.items():
         if option not in known:

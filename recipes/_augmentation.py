@@ -32,7 +32,8 @@ _EIGENVECTORS = (
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """Random changes of the training images, in the order of the arguments.
+    """Random changes of the training images, in the order of the arguments (`lighting` after
+    `randaugment`).
 
     With `mixup` or `cutmix` the labels become float32 shares of the classes `(batch, classes)`;
     otherwise they are class numbers `(batch,)`, and a loss has to take both.

@@ -57,11 +57,14 @@ _LEAST = {
         0,
     ),
 }
+_LARGEST_SEED = 2**32 - 1  # NumPy's
 _IDLE_WITHOUT = {
     "schedule=step": {"milestones", "step_factor"},
     "quantizer_learning_rate": {"quantizer_milestones"},
     "binary_optimizer=bop": {"bop_threshold", "bop_gamma"},
     "a teacher": {"distillation", "temperature"},
+    "weight_decay": {"decay_norm_and_bias"},
+    "schedule=cosine or linear, or a warm-up": {"schedule_per_step"},
 }
 _MILESTONES = ("milestones", "quantizer_milestones")
 _BELOW_ONE = ("momentum", "weight_average", "bop_gamma")
@@ -130,7 +133,8 @@ class BaseExperiment(abc.ABC):
             shape, and start anew where these differ, as a classifier of other classes does.
         flip: Whether half of the images are mirrored.
         seed: Seed of initial weights, order and augmentation.
-        deterministic: Use only operations that give the same bits every time; may be slower.
+        deterministic: Use only operations that give the same bits every time; may be slower. In a
+            program it stays so for what it trains afterwards.
         mixed_precision: Compute in bfloat16, keep the weights in float32.
         strategy: `"none"` for one device, `"mirrored"` for all GPUs of the machine, `"multiworker"`
             for several machines (`TF_CONFIG` names them), `"tpu"` for a TPU.
@@ -269,6 +273,8 @@ class BaseExperiment(abc.ABC):
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise UsageError(f"{field} must be above 0, received {value}.")
         self.check_below_one(_BELOW_ONE)
+        if self.seed > _LARGEST_SEED:
+            raise UsageError(f"seed must be {_LARGEST_SEED} or less, received {self.seed}.")
         if not 0 <= self.distillation <= 1:
             raise UsageError(f"distillation must be from 0 to 1, received {self.distillation}.")
         if self.checkpoint_steps is not None and self.checkpoint_steps < 1:
@@ -337,6 +343,9 @@ class BaseExperiment(abc.ABC):
             "quantizer_learning_rate": self.quantizer_learning_rate is None,
             "binary_optimizer=bop": self.binary_optimizer != "bop",
             "a teacher": self.teacher is None,
+            "weight_decay": not self.weight_decay,
+            "schedule=cosine or linear, or a warm-up": self.schedule in ("step", "constant")
+            and not self.warmup_epochs,
         }
         for needed, fields in _IDLE_WITHOUT.items():
             idle = sorted(fields & set(given))

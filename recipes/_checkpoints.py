@@ -28,12 +28,14 @@ class Position:
         step: Steps taken in the current epoch.
         epoch_seconds: Training time spent in the current epoch.
         total_seconds: Time spent in the whole run, evaluations included.
+        stopped: Whether a callback has ended the run here.
     """
 
     epoch: int = 0
     step: int = 0
     epoch_seconds: float = 0.0
     total_seconds: float = 0.0
+    stopped: bool = False
 
 
 class Checkpoints:

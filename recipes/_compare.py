@@ -10,6 +10,8 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from larq_ext._text import split_options
+from larq_ext.callbacks import schedule_numbers
 from larq_ext.quantizers import METHODS
 from larq_ext_recipes import _compare_process as process
 from larq_ext_recipes._base_experiment import BaseExperiment
@@ -29,6 +31,7 @@ from larq_ext_recipes._experiment import Experiment
 from larq_ext_recipes._files import read_json, write_json
 from larq_ext_recipes._logs import CsvLog
 from larq_ext_recipes._names import unknown_name
+from larq_ext_recipes._overrides import split_words
 from larq_ext_recipes._registry import get_experiment, list_experiments
 from larq_ext_recipes._run_folder import RunFolder
 from larq_ext_recipes._signals import StopRequest
@@ -110,6 +113,8 @@ class Comparison:
         if isinstance(experiment, str):
             experiment = get_experiment(experiment)
         _check_task(experiment)
+        # Each method gets the numbers that it knows.
+        self._schedule = overrides.pop("quantizer_schedule", None)
         self.base = experiment.replace(**overrides)
         if self.base.strategy == "multiworker":
             raise UsageError(
@@ -127,6 +132,7 @@ class Comparison:
         self.picture = self.path / "comparison.png"
         self.left_out: list[str] = []
         names = _methods(methods, floating_point)
+        _check_schedule(self._schedule, names)
         if own_recipes:
             self.contenders = dict(self._with_own_recipes(experiment, names, overrides))
             if not self.contenders:
@@ -135,7 +141,8 @@ class Comparison:
                     f"the methods {', '.join(names)}: leave --own-recipes out."
                 )
         else:
-            self.contenders = {name: _with_method(self.base, name) for name in names}
+            schedule = self.base.quantizer_schedule if self._schedule is None else self._schedule
+            self.contenders = {name: _with_method(self.base, name, schedule) for name in names}
         # A round of all methods before the next seed: what is there early is a fair comparison.
         self.runs = [
             Run(name, seed, contender.replace(seed=seed, output_dir=str(self._folder(name, seed))))
@@ -157,7 +164,10 @@ class Comparison:
             same = (found.network, found.dataset) == (experiment.network, experiment.dataset)
             if not same or (found.quantizer or FLOAT) not in methods:
                 continue
-            found = found.replace(**overrides)
+            own = {}
+            if self._schedule is not None:
+                own["quantizer_schedule"] = _schedule_of(found.quantizer, self._schedule)
+            found = found.replace(**overrides, **own)
             if found.teacher is not None:
                 try:
                     check_source(found.teacher)
@@ -426,10 +436,29 @@ def _seeds(seeds: int | Sequence[int]) -> list[int]:
     return result
 
 
-def _with_method(experiment: Experiment, method: str) -> Experiment:
+def _schedule_of(method: str | None, schedule: str) -> str:
+    """The numbers of a `quantizer_schedule` that a method knows."""
+    known = {} if method is None else schedule_numbers(method)
+    parts = split_options(schedule)
+    return ",".join(part for part in parts if part.partition("=")[0] in known)
+
+
+def _check_schedule(schedule: str | None, methods: list[str]) -> None:
+    """Whether each number is one of some method's."""
+    known = {number for name in methods if name != FLOAT for number in schedule_numbers(name)}
+    for key in split_words(split_options(schedule or "")):
+        if key not in known:
+            raise UsageError(
+                f"quantizer_schedule={schedule}: the schedules of {', '.join(methods)} have no "
+                f"number {key!r}; those that can be given are {', '.join(sorted(known)) or 'none'}."
+            )
+
+
+def _with_method(experiment: Experiment, method: str, schedule: str) -> Experiment:
     """The experiment with another method."""
     if method != FLOAT:
-        return experiment.replace(quantizer=method)
+        own = _schedule_of(method, schedule)
+        return experiment.replace(quantizer=method, quantizer_schedule=own)
     # What only binary layers have a use for.
     return experiment.replace(
         quantizer=None,
@@ -437,6 +466,7 @@ def _with_method(experiment: Experiment, method: str) -> Experiment:
         first_step_epochs=0,
         binary_optimizer="same",
         quantizer_learning_rate=None,
+        quantizer_schedule="",
     )
 
 

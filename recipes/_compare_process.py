@@ -27,7 +27,8 @@ from larq_ext_recipes._errors import TrainingError, TrainingInterrupted, UsageEr
 from larq_ext_recipes._experiment import Experiment
 from larq_ext_recipes._run_folder import RunFolder
 from larq_ext_recipes._signals import StopRequest
-from larq_ext_recipes._trainer import load_teacher, run_experiment
+from larq_ext_recipes._start import check_start
+from larq_ext_recipes._trainer import run_experiment
 from larq_ext_recipes.datasets import DatasetError
 
 _PROGRESS_SECONDS = 0.3
@@ -54,7 +55,7 @@ def sent(experiment: Experiment) -> Sent:
 
 
 def check(experiments: list[Sent]) -> dict[str, Any]:
-    """Loads the data and builds each network once: what is wrong shows before the first run.
+    """Loads the data and makes each run's parts once: what is wrong shows before the first one.
 
     # Arguments
         experiments: One for each contender.
@@ -76,10 +77,7 @@ def check(experiments: list[Sent]) -> dict[str, Any]:
             dataset, loaded = experiment.load_data(), wanted
             images = f"{dataset.test_size} {dataset.evaluated} images of {dataset.name}"
             facts.append((dataset.fingerprint(), images, f"{dataset.train_size} images"))
-        network = experiment.build_model(dataset)
-        experiment.initialize(network)
-        if experiment.teacher is not None:
-            load_teacher(experiment.teacher, network)
+        check_start(experiment, dataset)
         tf.keras.backend.clear_session()
     if len(set(facts)) > 1:
         images = "; ".join(sorted({f"{trained} and {tested}" for _, tested, trained in facts}))

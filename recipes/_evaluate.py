@@ -13,6 +13,7 @@ from larq_ext._files import sha256_of
 from larq_ext._models_io import Predictor, check_name, load_predictor, run_record
 from larq_ext.pose.baseline import mean_pose
 from larq_ext_recipes import datasets
+from larq_ext_recipes._class_names import check_classes
 from larq_ext_recipes._errors import UsageError
 from larq_ext_recipes._pipeline import evenly_spread
 from larq_ext_recipes._pose_evaluation import (
@@ -52,7 +53,8 @@ def evaluate(
         (mean cross-entropy in nats).
 
     # Raises
-        UsageError: if there is no such model, or its outputs do not fit the data or are NaN.
+        UsageError: if there is no such model, its outputs do not fit the data or are NaN, or it
+            was trained for other classes.
         DatasetError: if the data is missing or damaged.
     """
     name = model.name if isinstance(model, tf.keras.Model) else str(model)
@@ -77,6 +79,7 @@ def evaluate(
             f"{name} gives outputs of shape {tuple(predictor.output_shape)} per image, but "
             f"{dataset} has {len(data.classes)} classes."
         )
+    check_classes(model, data.classes, dataset)
     parts, numbers = [], []
     with datasets.readable_errors(data, training=False):
         for images, labels in data.evaluation(100, limit=limit).as_numpy_iterator():

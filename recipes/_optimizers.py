@@ -153,18 +153,19 @@ def binary_kernels(model: tf.keras.Model) -> list[tf.Variable]:
     )
 
 
+def _quantizers(model: tf.keras.Model) -> list:
+    names = ("input_quantizer", *KERNELS.values())
+    found = (getattr(layer, name, None) for layer in _layers(model) for name in names)
+    return [quantizer for quantizer in found if quantizer is not None]
+
+
 def quantizer_parameters(model: tf.keras.Model) -> list[tf.Variable]:
     """The trained parameters of the quantizers, such as a classifier's or a scale."""
-    quantizers = [
-        getattr(layer, quantizer, None)
-        for layer in _layers(model)
-        for quantizer in ("input_quantizer", *KERNELS.values())
-    ]
     return _trainable(
         model,
         [
             variable
-            for quantizer in quantizers
+            for quantizer in _quantizers(model)
             for variable in getattr(quantizer, "trainable_weights", [])
         ],
     )
@@ -173,7 +174,7 @@ def quantizer_parameters(model: tf.keras.Model) -> list[tf.Variable]:
 def decayed_variables(
     model: tf.keras.Model, include_norm_and_bias: bool = False
 ) -> list[tf.Variable]:
-    """The variables that may decay: never those of a binary layer.
+    """The variables that may decay: never those of a binary layer or of a quantizer.
 
     Only the sign of a latent binary weight is used, so shrinking it does not regularise the
     network, it only brings the weight closer to flipping.
@@ -186,8 +187,10 @@ def decayed_variables(
     # Returns
         Trainable variables.
     """
-    # A quantizer is a layer inside the binary one, often with parameters of its own.
-    spared = {id(inner) for layer in _binary_layers(model) for inner in layer._flatten_layers()}
+    # Often a layer inside of another one, with parameters of its own; also where kernels are real.
+    quantizers = [q for q in _quantizers(model) if isinstance(q, tf.keras.layers.Layer)]
+    kept = [*_binary_layers(model), *quantizers]
+    spared = {id(inner) for layer in kept for inner in layer._flatten_layers()}
     found = []
     for layer in _layers(model):
         if id(layer) in spared:

@@ -16,7 +16,7 @@ from larq_ext_recipes._environment import environment, hardware, versions
 from larq_ext_recipes._errors import UsageError
 from larq_ext_recipes._files import read_json, write_json
 from larq_ext_recipes._strategy import Placement
-from larq_ext_recipes._two_step import source_sha256
+from larq_ext_recipes._two_step import check_source, source_sha256
 from larq_ext_recipes.datasets._dataset import are_repaired
 
 _SOURCES = ("teacher", "initial_weights")
@@ -164,9 +164,13 @@ class RunFolder:
         self.sessions = before.get("sessions", [])
         # A run of an older version did what the default of a setting says that it did not have.
         old, new = self._defaults | before["configuration"], content["configuration"]
+        was, now = before.get("sources", {}), content["sources"]
+        if "teacher" in was and "teacher" not in now and not self.metrics.exists():
+            check_source(new["teacher"] or old["teacher"])  # it was moved, or is in another folder
+        moved = {"teacher"} if was.get("teacher", "") == now.get("teacher") else set()
         differing = [
             f"{field} was {old.get(field)!r}, now {new.get(field)!r}"
-            for field in _differing(old, new, self._free)
+            for field in _differing(old, new, self._free | moved)
         ]
         if are_repaired(before["data"], content["data"]):
             warnings.warn(
@@ -176,8 +180,7 @@ class RunFolder:
             )
         elif before["data"] != content["data"]:
             differing.append("the images or labels are not the same")
-        was, now = before.get("sources", {}), content["sources"]
-        if was.get("teacher", now.get("teacher")) != now.get("teacher"):
+        if "teacher" in now and was.get("teacher", now["teacher"]) != now["teacher"]:
             differing.append("the teacher is another model")
         # Where the weights began counts no more, so that model may be gone or trained again.
         content["sources"] = {**now, **was}

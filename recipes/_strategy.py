@@ -77,11 +77,17 @@ class Placement:
         variables = list(variables)
         if self.workers == 1 or not variables:
             return
-        # Part by part, as what is a sum of all replicas' parts would be divided by an assignment.
         parts = [self.strategy.experimental_local_results(variable) for variable in variables]
-        firsts = self._first([part[0] for part in parts])
-        for replicas, value in zip(parts, firsts, strict=True):
-            for part in replicas:
+        self.put(variables, self._first([part[0] for part in parts]))
+
+    def put(self, variables: Iterable[tf.Variable], values: Iterable[Any]) -> None:
+        """Assigns values in this worker alone."""
+        for variable, value in zip(variables, values, strict=True):
+            # Part by part, as what is a sum of all replicas' parts would be divided by an
+            # assignment, and others are exchanged between workers by one.
+            whole = self.workers == 1
+            parts = [variable] if whole else self.strategy.experimental_local_results(variable)
+            for part in parts:
                 part.assign(value)
 
     def any(self, flags: Iterable[bool]) -> list[bool]:

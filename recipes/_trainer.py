@@ -9,13 +9,13 @@ import pathlib
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import larq as lq
+import numpy as np
 import tensorflow as tf
 
-import larq_ext
 from larq_ext._files import atomic
 from larq_ext.quantizers._base import copy_hyperparameters
 from larq_ext_recipes import datasets
@@ -23,16 +23,23 @@ from larq_ext_recipes._averaging import WeightAverage
 from larq_ext_recipes._base_experiment import BaseExperiment
 from larq_ext_recipes._checkpoints import Checkpoints, Position, saved
 from larq_ext_recipes._diagnosis import first_not_finite
-from larq_ext_recipes._errors import TrainingError, TrainingInterrupted, UsageError
+from larq_ext_recipes._errors import TrainingError, TrainingInterrupted
 from larq_ext_recipes._files import read_json, write_json
 from larq_ext_recipes._logs import CsvLog, EpochRecord, TensorBoardLog, draw_learning_curve
-from larq_ext_recipes._optimizers import create_variables
 from larq_ext_recipes._order import batch_positions
 from larq_ext_recipes._progress import Display
 from larq_ext_recipes._run_folder import RunFolder
 from larq_ext_recipes._signals import StopRequest
+from larq_ext_recipes._start import (
+    check_start,
+    check_teacher,
+    compile_model,
+    precision,
+    quantizer_schedules,
+    step_options,
+)
 from larq_ext_recipes._strategy import Placement, place
-from larq_ext_recipes._training_step import StepOptions, with_step
+from larq_ext_recipes._training_step import with_step
 from larq_ext_recipes._two_step import load_source, take_over
 from larq_ext_recipes.datasets import Dataset
 
@@ -75,15 +82,19 @@ def _run(
     overwrite: bool,
     callbacks: Callbacks,
     command: Sequence[str] | None,
+    dataset: Dataset | None = None,
 ) -> tuple[dict[str, Any], str | None]:
-    """As `run_experiment`, and the signal that came when nothing was left to stop."""
+    """As `run_experiment`, and the signal that came when nothing was left to stop.
+
+    The first of two steps gets the data of the second.
+    """
     # TensorFlow wants it before anything else.
     placement = place(experiment.strategy, quiet=experiment.progress == "none")
     if experiment.deterministic:
         tf.config.experimental.enable_op_determinism()
     tf.keras.utils.set_random_seed(experiment.seed)
     command = list(command if command is not None else sys.argv)
-    dataset = experiment.load_data()
+    dataset = experiment.load_data() if dataset is None else dataset
     folder = RunFolder(experiment, writes=placement.is_chief)
     folder.start(experiment, dataset.fingerprint(), resume, overwrite)
     with (
@@ -103,18 +114,18 @@ def _run(
         first_step = None
         if experiment.first_step_epochs:
             first = experiment.first_step(folder.first_step)
-            _check_steps(first, experiment, dataset, starts=not resume and placement.is_chief)
+            check_start(experiment, dataset, starts=not resume and placement.is_chief)
             with _disk_errors(folder):
                 folder.record()
             started = placement.from_chief((folder.first_step / "run.json").exists())
-            first_step, signal = _run(first, started, False, callbacks, command)
+            first_step, signal = _run(first, started, False, callbacks, command, dataset)
             if placement.any([signal])[0]:  # it came while the first step was finishing
                 raise TrainingInterrupted(
                     f"Stopped by {signal or 'another worker'}. The first step is finished. "
                     f"{_TO_CONTINUE}"
                 )
             tf.keras.utils.set_random_seed(experiment.seed)
-        with _precision(experiment):
+        with precision(experiment):
             trainer = _Trainer(
                 experiment, dataset, folder, placement, callbacks, resume, first_step
             )
@@ -139,6 +150,7 @@ class _Trainer:
     ) -> None:
         self.experiment, self.dataset, self.folder = experiment, dataset, folder
         self.placement, self.first_step = placement, first_step
+        check_teacher(experiment, dataset)
         shard = (placement.worker, placement.workers)
         self.data = dataset.training(
             experiment.batch_size,
@@ -152,16 +164,16 @@ class _Trainer:
         positions = batch_positions(dataset.test_size, test_batch, shard=shard, keep_all=True)
         self.test_steps = math.ceil(len(positions) / placement.replicas)
         self.learning_rate = experiment.make_learning_rate(self.data.steps_per_epoch)
+        # The other workers get all values from the chief below, as does a run that goes on.
+        begins = placement.is_chief and not (resume and saved(folder.checkpoints))
+        # Not in the scope, where all workers have to do the same.
+        values = self._initial_values() if begins else None
         with placement.strategy.scope():
             network = experiment.build_model(dataset)
-            # The others get all values from the chief below, as does a run that goes on.
-            if placement.is_chief and not (resume and saved(folder.checkpoints)):
-                if first_step is None:
-                    experiment.initialize(network)
-                else:
-                    take_over(load_source(folder.first_step), network, "The first step")
-            self.model = with_step(network, self._step_options(network))
-            self._compile()
+            if values is not None:
+                placement.put(network.weights, values)
+            self.model = with_step(network, step_options(experiment, network))
+            compile_model(experiment, self.model, self.learning_rate)
             self.average = None
             if experiment.weight_average:
                 self.average = WeightAverage(self.model, experiment.weight_average)
@@ -174,7 +186,7 @@ class _Trainer:
             folder.log, self.position.epoch, dataset.evaluated, writes=placement.is_chief
         )
         self.recorder = _Recorder()
-        self.schedules = self._schedules()
+        self.schedules = quantizer_schedules(experiment, self.model)
         self.callbacks = tf.keras.callbacks.CallbackList(
             [*self.schedules, *callbacks, self.recorder],
             model=self.model,
@@ -185,6 +197,19 @@ class _Trainer:
         self.started = time.monotonic() - self.position.total_seconds
         self.signal: str | None = None
 
+    def _initial_values(self) -> list[np.ndarray] | None:
+        """The weights to begin with, if they are not new ones."""
+        experiment = self.experiment
+        if self.first_step is None and experiment.initial_weights is None:
+            return None
+        network = experiment.build_model(self.dataset)
+        if self.first_step is None:
+            experiment.initialize(network)
+        else:
+            take_over(load_source(self.folder.first_step), network, "The first step")
+        tf.keras.utils.set_random_seed(experiment.seed)  # as if no other network had been made
+        return network.get_weights()
+
     def _start(self, resume: bool) -> Position:
         """Where to go on, with all variables as they were there; one worker has the files."""
         chief = self.placement.is_chief
@@ -192,45 +217,6 @@ class _Trainer:
         position = Position(**self.placement.from_chief(dataclasses.asdict(position)))
         self.placement.share(self.checkpoints.variables)
         return position
-
-    def _step_options(self, network: tf.keras.Model) -> StepOptions:
-        experiment = self.experiment
-        options = {
-            "weight_decay": 0.0 if experiment.optimizer == "adamw" else experiment.weight_decay,
-            "decayed": experiment.decayed_variables,
-            "gradient_clip_norm": experiment.gradient_clip_norm,
-        }
-        if experiment.teacher is not None:
-            options |= {
-                "teacher": load_teacher(experiment.teacher, network),
-                "teacher_loss": experiment.teacher_loss,
-                "distillation": experiment.distillation,
-            }
-        return StepOptions(**options)
-
-    def _schedules(self) -> list[larq_ext.callbacks.QuantizerScheduler]:
-        """Those of the method that the network has a use for: not all, where kernels are real."""
-        experiment = self.experiment
-        schedules = experiment.make_quantizer_schedules()
-        used = [schedule for schedule in schedules if schedule.applies_to(self.model)]
-        if experiment.binarize == "all" and used != schedules:
-            raise UsageError(
-                f"No quantizer of {self.model.name} is of quantizer={experiment.quantizer}, whose "
-                "numbers change while it trains: give the quantizer that the network is made with."
-            )
-        return used
-
-    def _compile(self) -> None:
-        """Compiles, and makes all variables exist that a checkpoint has to restore."""
-        model = self.model
-        optimizer = self.experiment.make_optimizer(model, self.learning_rate)
-        model.compile(optimizer, loss=self.experiment.loss, metrics=[self.experiment.metric()])
-        # What a step says is of all replicas together already; Keras would add it up.
-        model.distribute_reduction_method = "first"
-        create_variables(model.optimizer, model)
-        outputs = tf.ones([1, *model.output_shape[1:]])
-        model.compiled_loss.build(outputs)
-        model.compiled_metrics.build(outputs, outputs)  # metrics that are objects ask no more
 
     def _batches(self, epoch: int, step: int) -> Iterator:
         """All batches of the rest of the run."""
@@ -260,15 +246,16 @@ class _Trainer:
                 start.epoch * steps + start.step,
             ) as self.display,
         ):
-            if start.epoch == epochs:
+            ends = start.epoch if start.stopped else epochs
+            if start.epoch == ends:
                 # Stopped in the scores at the end: not all that schedules set is in checkpoints.
                 for schedule in self.schedules:
-                    schedule.on_epoch_begin(epochs - 1)
+                    schedule.on_epoch_begin(ends - 1)
             for remark in self.experiment.unreached():
                 self.display.say(remark)
             if start.epoch or start.step:
                 self.display.say(f"Resumed in epoch {start.epoch + 1} after step {start.step}.")
-            for epoch in range(start.epoch, epochs):
+            for epoch in range(start.epoch, ends):
                 self._train_epoch(epoch, batches, stop)
                 row = self._finish_epoch(epoch)
                 if tensorboard:
@@ -278,7 +265,9 @@ class _Trainer:
                 if self.model.stop_training:
                     break
         self.signal = stop.received
-        self.callbacks.on_train_end()
+        with self._averaged():  # a callback may put others in their place
+            self.callbacks.on_train_end()
+            self.weights = self.model.get_weights()
 
     def _train_epoch(self, epoch: int, batches: Iterator, stop: StopRequest) -> None:
         steps = self.data.steps_per_epoch
@@ -321,7 +310,7 @@ class _Trainer:
         if done % self.experiment.evaluate_every == 0 or done == self.experiment.epochs:
             if not self._is_saved:  # it may take long; what is stopped in it is not the epoch
                 meanwhile = self._save()
-            with self.average.in_place() if self.average else contextlib.nullcontext():
+            with self._averaged():
                 test = self._evaluate()
         seconds = self.position.epoch_seconds
         row = EpochRecord(
@@ -339,10 +328,16 @@ class _Trainer:
         self.display.epoch(row, self.dataset.evaluated)
         logs.update({f"val_{name}": value for name, value in test.items()})
         self.recorder.known = frozenset(logs)
-        self.callbacks.on_epoch_end(epoch, logs)
-        self.position = Position(done, 0, 0.0, time.monotonic() - self.started)
+        with self._averaged():  # which the evaluation is of
+            self.callbacks.on_epoch_end(epoch, logs)
+        total = time.monotonic() - self.started
+        self.position = Position(done, 0, 0.0, total, bool(self.model.stop_training))
         self._save(replaces=meanwhile)
         return row
+
+    def _averaged(self) -> contextlib.AbstractContextManager[None]:
+        """The weights that count are in the network: their average, if the run has one."""
+        return self.average.in_place() if self.average else contextlib.nullcontext()
 
     def _evaluate(self) -> dict[str, float]:
         """Loss and accuracy on the images to evaluate on; each worker and replica has its part."""
@@ -388,9 +383,7 @@ class _Trainer:
 
     def finish(self, command: list[str]) -> dict[str, Any]:
         """Writes the model, the numbers that belong to it and the learning curve."""
-        with self.average.in_place() if self.average else contextlib.nullcontext():
-            weights = self.model.get_weights()
-        metrics = self._write(weights, command) if self.placement.is_chief else None
+        metrics = self._write(self.weights, command) if self.placement.is_chief else None
         return self.placement.from_chief(metrics)
 
     def _draw(self) -> bool:
@@ -441,46 +434,10 @@ class _Trainer:
         return metrics
 
 
-def _check_steps(
-    first: BaseExperiment, second: BaseExperiment, dataset: Dataset, *, starts: bool
-) -> None:
-    """Whether both can start: what is wrong shows before the hours of the first one."""
-    source, network = first.build_model(dataset), second.build_model(dataset)
-    if starts:
-        first.initialize(source)
-    take_over(source, network, "The first step")
-    if second.teacher is not None:
-        load_teacher(second.teacher, network)
-
-
 def _interrupted(signal: str | None, folder: RunFolder) -> TrainingInterrupted:
     return TrainingInterrupted(
         f"Stopped by {signal or 'another worker'}. {folder.describe_last()} {_TO_CONTINUE}"
     )
-
-
-def load_teacher(source: str, network: tf.keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Loads the model to learn from.
-
-    # Arguments
-        source: A model file, the folder of a run, or a trained model of the zoo.
-        network: The network that learns.
-
-    # Returns
-        A function from images to outputs.
-
-    # Raises
-        UsageError: if there is none, or its inputs or outputs have other shapes.
-    """
-    teacher = load_source(source)
-    shapes = network.input_shape, network.output_shape
-    if (teacher.input_shape, teacher.output_shape) != shapes:
-        raise UsageError(
-            f"The teacher {source} takes {teacher.input_shape} and gives {teacher.output_shape}; "
-            f"the network {network.name} needs {shapes[0]} and {shapes[1]}."
-        )
-    teacher.trainable = False
-    return lambda images: teacher(images, training=False)
 
 
 @contextlib.contextmanager
@@ -514,15 +471,3 @@ class _Recorder(tf.keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self.added = {name: value for name, value in logs.items() if name not in self.known}
-
-
-@contextlib.contextmanager
-def _precision(experiment: BaseExperiment) -> Iterator[None]:
-    """Sets Keras' global precision for the layers built inside, and puts it back."""
-    before = tf.keras.mixed_precision.global_policy()
-    if experiment.mixed_precision:
-        tf.keras.mixed_precision.set_global_policy("mixed_bfloat16")
-    try:
-        yield
-    finally:
-        tf.keras.mixed_precision.set_global_policy(before)

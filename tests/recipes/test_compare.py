@@ -30,6 +30,7 @@ from larq_ext_recipes import (
     TrainingInterrupted,
     UsageError,
     compare,
+    get_experiment,
     register,
 )
 from larq_ext_recipes import _compare_process as process
@@ -188,6 +189,21 @@ def test_all_methods_and_floating_point():
     assert (run.experiment.seed, run.experiment.quantizer) == (1, "learnable_scale")
 
 
+def test_each_method_gets_the_numbers_of_its_schedules(tmp_path, monkeypatch):
+    schedule = {"quantizer_schedule": "alpha_rest=0.4,percent_start=10"}
+    plan = Comparison("ResNet20SteSign", methods=["fda", "siman", "float"], **schedule)
+    found = {name: one.quantizer_schedule for name, one in plan.contenders.items()}
+    assert found == {"fda": "alpha_rest=0.4", "siman": "percent_start=10", "float": ""}
+    plan = Comparison("ResNet20SteSign", methods=["fda", "siman"], own_recipes=True, **schedule)
+    assert plan.contenders["ResNet20SiMaN"].quantizer_schedule == "percent_start=10"
+    experiment = get_experiment("ResNet20FDA", quantizer_schedule="alpha_rest=0.3")
+    plan = Comparison(experiment, methods=["fda", "ste_sign"])
+    found = {name: one.quantizer_schedule for name, one in plan.contenders.items()}
+    assert found == {"fda": "alpha_rest=0.3", "ste_sign": ""}
+    with pytest.raises(UsageError, match=r"of siman have no number 'alpha_rest'; .* percent_start"):
+        Comparison("ResNet20SteSign", methods=["siman"], **schedule)
+
+
 def test_recipe_classes():
     plan = Comparison("ResNet20TwoStep", methods=["fda", "float"], seeds=[4])
     assert {(row.method, row.recipe, row.epochs) for row in plan.rows} == {
@@ -311,6 +327,8 @@ def test_wrong_settings_show_before_the_first_run(tmp_path):
             output_dir=tmp_path / "out",
             progress="none",
         )
+    with pytest.raises(UsageError, match="lighting"):  # of grey images
+        compare("Digits", methods=["fda"], lighting=0.1, output_dir=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -120,6 +120,8 @@ def test_wrong_words(words, message):
         ({"quantizer_milestones": "3"}, "without quantizer_learning_rate"),
         ({"bop_gamma": "0.1"}, "bop_gamma would do nothing without binary_optimizer=bop"),
         ({"temperature": "2", "distillation": "0.5"}, "distillation and temperature .* a teacher"),
+        ({"decay_norm_and_bias": "true", "weight_decay": "0"}, "without weight_decay"),
+        ({"schedule_per_step": "true", "schedule": "constant"}, "without schedule=cosine or lin"),
     ],
 )
 def test_settings_that_do_nothing_are_refused(tmp_path, given, message):

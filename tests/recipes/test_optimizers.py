@@ -9,6 +9,7 @@ import tensorflow as tf
 from tiny import tiny_experiment, tiny_network
 
 import larq_ext as lqx
+import larq_ext_zoo as zoo
 from larq_ext_recipes import UsageError
 from larq_ext_recipes._optimizers import (
     binary_kernels,
@@ -19,6 +20,7 @@ from larq_ext_recipes._optimizers import (
 )
 from larq_ext_recipes._schedules import LearningRate
 from larq_ext_recipes._training_step import StepOptions, softened, with_step
+from larq_ext_recipes._two_step import drop_kernel_quantizers
 
 
 def two_weights(name="sgd", **options):
@@ -105,6 +107,15 @@ def test_binary_layers_never_decay():
     every = names(decayed_variables(model, include_norm_and_bias=True))
     assert every >= {"stem/bias", "norm1/gamma", "norm2/beta", "logits/bias", "stem/kernel"}
     assert not any("binary" in name or "moving" in name for name in every)
+
+
+def test_quantizers_of_a_first_step_never_decay():
+    """Where kernels are real, those of inputs are left."""
+    model = drop_kernel_quantizers(zoo.DigitsNet(quantizer="fda"))
+    parameters = names(quantizer_parameters(model))
+    every = names(decayed_variables(model, include_norm_and_bias=True))
+    assert parameters and not parameters & every
+    assert any("unit1_conv/kernel" in name for name in every)
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam"])

@@ -16,7 +16,7 @@ from tiny import SignalAt, tiny_experiment, tiny_network
 
 import larq_ext as lqx
 import larq_ext_zoo as zoo
-from larq_ext_recipes import TrainingInterrupted, UsageError, train
+from larq_ext_recipes import TrainingInterrupted, UsageError, evaluate, train
 from larq_ext_recipes._averaging import WeightAverage
 from larq_ext_recipes._training_step import StepOptions, with_step
 from larq_ext_recipes._two_step import drop_kernel_quantizers, load_initial_weights, take_over
@@ -132,10 +132,15 @@ def test_two_steps_that_cannot_start_leave_the_old_run(tmp_path):
     settings = {"first_step_epochs": 1, "epochs": 1}
     (tmp_path / "run.json").write_text("{}")
     (tmp_path / "model.keras").write_text("the old one")
-    for wrong in ({"initial_weights": "nowhere"}, {"teacher": "nowhere"}):
-        with pytest.raises(UsageError, match="There is no model nowhere"):
-            train(tiny_experiment(tmp_path, **settings, **wrong), overwrite=True)
+    for wrong, message in (
+        ({"initial_weights": "nowhere"}, "There is no model nowhere"),
+        ({"teacher": "nowhere"}, "There is no model nowhere"),
+        ({"lighting": 0.1}, "lighting"),  # of grey images
+    ):
+        with pytest.raises(UsageError, match=message):
+            train(tiny_experiment(tmp_path, **settings | wrong), overwrite=True)
     assert (tmp_path / "model.keras").read_text() == "the old one"
+    assert not (tmp_path / "first_step").exists()
 
 
 @pytest.mark.parametrize("method", ["learnable_scale", "siman", "ste_sign"])
@@ -236,6 +241,24 @@ def test_a_teacher_for_other_images(tmp_path):
         train(tiny_experiment(tmp_path / "run", teacher=str(tmp_path / "t.keras")))
 
 
+def test_a_teacher_of_other_classes(tmp_path, monkeypatch):
+    """As many, but with other names, or in another order."""
+    network = tiny_network(input_shape=(8, 8, 1), num_classes=10, quantizer=None)
+    (tmp_path / "run").mkdir()
+    network.save(tmp_path / "run" / "model.keras")
+    classes = [str(digit) for digit in range(10)]
+    swapped = ["1", "0", *classes[2:]]
+    record = {"configuration": {"dataset": "folder"}, "classes": swapped}
+    (tmp_path / "run" / "metrics.json").write_text(json.dumps(record))
+    message = "Class 0 is '1' for .*run and '0' in digits"
+    with pytest.raises(UsageError, match=message):
+        train(tiny_experiment(tmp_path / "new", teacher=str(tmp_path / "run")))
+    with pytest.raises(UsageError, match=message):
+        evaluate(tmp_path / "run", dataset="digits")
+    (tmp_path / "run" / "metrics.json").write_text(json.dumps(record | {"classes": classes}))
+    assert evaluate(tmp_path / "run", dataset="digits")["n"] == 360
+
+
 def test_average_formula():
     x = tf.keras.Input((1,))
     model = tf.keras.Model(x, tf.keras.layers.Dense(1, use_bias=False)(x))
@@ -250,6 +273,27 @@ def test_average_formula():
     with average.in_place():
         np.testing.assert_allclose(weight, [[expected]], rtol=1e-6)
     np.testing.assert_array_equal(weight, [[5.0]])
+
+
+class Zeros(tf.keras.callbacks.Callback):
+    """Puts weights of its own in, as one does that gives back the best ones."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.seen = self.model.get_layer("logits").get_weights()
+
+    def on_train_end(self, logs=None):
+        self.model.get_layer("logits").set_weights([0 * weight for weight in self.seen])
+
+
+def test_callbacks_see_and_change_the_average(tmp_path):
+    callback = Zeros()
+    train(tiny_experiment(tmp_path, weight_average=0.9, epochs=1), callbacks=[callback])
+    saved = load(tmp_path).get_layer("logits").get_weights()
+    assert all(not weight.any() for weight in saved)
+    train(tiny_experiment(tmp_path / "plain", weight_average=0.9, epochs=1))
+    averaged = load(tmp_path / "plain").get_layer("logits").get_weights()
+    for one, other in zip(callback.seen, averaged, strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-3)
 
 
 @pytest.mark.slow

@@ -110,6 +110,10 @@ def trained(request, pictures, tmp_path_factory):
     case, folder = CASES[request.param], tmp_path_factory.mktemp("trained")
     train(tiny_experiment(folder / "teacher", quantizer=None, epochs=1))
     binary = {"experiment": case.experiment, "network": case.network, "checkpoint_steps": 2}
+    if case.network == "mixed":  # the first worker alone reads them
+        arguments = {"input_shape": (32, 32, 3), "num_classes": 10, "quantizer": None}
+        workers.mixed_network(**arguments).save(folder / "initial.keras")
+        binary["initial_weights"] = str(folder / "initial.keras")
 
     def runs(strategy: str) -> dict[str, dict]:
         """Binary, and in floating point where a minute does not matter."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-from types import SimpleNamespace
 
 import larq as lq
 import numpy as np
@@ -18,6 +17,7 @@ from larq_ext_recipes._augmentation import Augmentation
 from larq_ext_recipes._optimizers import binary_kernels, decayed_variables, quantizer_parameters
 from larq_ext_recipes._pose_loss import pose_loss
 from larq_ext_recipes._pose_views import PoseAugmentation
+from larq_ext_recipes._start import step_options
 from larq_ext_recipes._two_step import drop_kernel_quantizers
 
 SHAPE = {"input_shape": (8, 8, 1), "num_classes": 3}
@@ -79,11 +79,8 @@ def test_optimizers_for_a_part(network, tmp_path):
 
 
 def test_decay_of_a_step(network, tmp_path):
-    from larq_ext_recipes._trainer import _Trainer
-
     def options(**settings):
-        stand_in = SimpleNamespace(experiment=tiny_experiment(tmp_path, **settings))
-        return _Trainer._step_options(stand_in, network)
+        return step_options(tiny_experiment(tmp_path, **settings), network)
 
     some = options(weight_decay=0.25, gradient_clip_norm=3.0)
     assert (some.weight_decay, some.gradient_clip_norm) == (0.25, 3.0)

@@ -22,6 +22,7 @@ import tensorflow as tf
 import tiny
 from tiny import SignalAt, tiny_experiment, tiny_network
 
+import larq_ext as lqx
 from larq_ext.quantizers._base import hyperparameter_holders, hyperparameters
 from larq_ext_recipes import (
     TrainingError,
@@ -490,6 +491,44 @@ def test_a_teacher_that_was_trained_again_is_another_one(tmp_path):
     teacher.write_bytes(b"two")
     with pytest.raises(UsageError, match="the teacher is another model"):
         RunFolder(experiment).start(experiment, "data", resume=True, overwrite=False)
+
+
+def test_a_teacher_that_was_moved(tmp_path):
+    train(tiny_experiment(tmp_path / "teacher", epochs=1))
+    experiment = tiny_experiment(tmp_path / "run", teacher=str(tmp_path / "teacher"))
+    with pytest.raises(TrainingInterrupted):
+        train(experiment, callbacks=[SignalAt(2)])
+    (tmp_path / "teacher").rename(tmp_path / "moved")
+    with pytest.raises(UsageError, match=r"There is no model .*teacher"):
+        train(experiment, resume=True)
+    moved = tiny_experiment(tmp_path / "run", teacher=str(tmp_path / "moved"))
+    train(moved, resume=True)
+    (tmp_path / "moved").rename(tmp_path / "gone")
+    assert train(moved, resume=True)["epochs"] == 2, "it is finished"
+
+
+class Ends(tf.keras.callbacks.Callback):
+    """Ends a run after its first epoch, as early stopping does, and strikes in the scores."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.stop_training = True
+
+    def on_train_end(self, logs=None):
+        raise KeyboardInterrupt
+
+
+def test_what_a_callback_has_ended_is_not_gone_on_with(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_experiment(tmp_path), callbacks=[Ends()])
+    assert train(tiny_experiment(tmp_path), resume=True)["epochs"] == 1
+    assert len(rows(tmp_path)) == 1
+
+
+def test_a_schedule_by_steps_goes_on_at_the_end_of_an_epoch(tmp_path):
+    schedule = lqx.callbacks.QuantizerScheduler("alpha", lambda step: 0.01, by="step")
+    with pytest.raises(TrainingInterrupted, match="epoch-00000-step-000015"):
+        train(tiny_experiment(tmp_path), callbacks=[schedule, SignalAt(15)])
+    assert train(tiny_experiment(tmp_path), resume=True, callbacks=[schedule])["epochs"] == 2
 
 
 def test_a_run_goes_on_without_the_model_it_started_from(tmp_path, finished):
