@@ -491,6 +491,30 @@ def _concatenate(network: _Network, op: Op) -> None:
     network.add_clipped("concatenate", inputs, output, activation, axis=axis)
 
 
+@_writer("RESIZE_NEAREST_NEIGHBOR")
+def _repeat(network: _Network, op: Op) -> None:
+    """Pixels are repeated: an axis of copies behind each of the two, which becomes one with it."""
+    height, width, channels = network.tensor(op.inputs[0]).shape[1:]
+    rows, columns, _ = network.tensor(op.outputs[0]).shape[1:]
+    if rows % height or columns % width or network.option(op, "alignCorners"):
+        raise DeploymentError(
+            f"Operator {op.index} of the file ({op.name}) makes {height} x {width} pixels "
+            f"{rows} x {columns}; the format of bits repeats pixels, by whole factors."
+        )
+    output = network.start(op)
+    (source,) = network.values(op, output, "operand")
+    before, wide = [height, width, 1, channels], [height, 1, columns, channels]
+    flat = network.derived(output, "pixels", before)
+    network.add("reshape", [source], flat, shape=before)
+    copies = network.derived(output, "columns", [height, width, columns // width, channels])
+    network.add("concatenate", [flat] * (columns // width), copies, axis=3)
+    line = network.derived(output, "line", wide)
+    network.add("reshape", [copies], line, shape=wide)
+    lines = network.derived(output, "rows", [height, rows // height, columns, channels])
+    network.add("concatenate", [line] * (rows // height), lines, axis=2)
+    network.add("reshape", [lines], output, shape=[rows, columns, channels])
+
+
 @_writer("TRANSPOSE")
 def _transpose(network: _Network, op: Op) -> None:
     axes = network.constant(op, 1).tolist()

@@ -274,6 +274,7 @@ def test_float_operators(networks, run, tmp_path):
         layers.ZeroPadding2D(((1, 0), (0, 2)))(x)[:, 1:, :8],
         tf.nn.depth_to_space(layers.Conv2D(16, 2, strides=2)(x), 2),
         tf.concat(tf.split(x, 2, axis=-1)[::-1], -1),
+        layers.UpSampling2D((4, 2))(layers.MaxPool2D((4, 2))(x)),
         tf.maximum(tf.abs(x), tf.sqrt(tf.square(x) + 1.0) * 0.5) / (tf.exp(-tf.abs(x)) + 1.0),
         tf.tanh(-x),
     ]
@@ -365,6 +366,14 @@ def test_an_unknown_operator_is_named_with_the_known_ones(networks, tmp_path):
         export_bits(model, path)
     assert path.read_bytes() == b"old"
     assert [file.name for file in tmp_path.iterdir()] == ["old.npz"]
+
+
+def test_other_ways_of_resizing_are_refused(networks, tmp_path):
+    image = tf.keras.Input((6, 6, 32))
+    x = networks.quant_conv(8)(image)
+    model = tf.keras.Model(image, tf.image.resize(x, (5, 9), "nearest"))
+    with pytest.raises(DeploymentError, match=r"makes 6 x 6 pixels 5 x 9; .*by whole factors"):
+        export_bits(model, tmp_path / "resized.npz")
 
 
 def test_operators_across_samples_are_refused(classifier_conversion, tmp_path):
