@@ -5,11 +5,12 @@ from __future__ import annotations
 import datetime
 import time
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, TextColumn
+
+from larq_ext_recipes._progress import Bar
 
 
-class Display:
+class Display(Bar):
     """Shows which run of how many it is, and the time that is left.
 
     # Arguments
@@ -18,34 +19,16 @@ class Display:
     """
 
     def __init__(self, mode: str, runs: int) -> None:
-        self._console = Console(quiet=mode == "none", highlight=False, soft_wrap=True)
+        columns = (
+            TextColumn("run {task.fields[number]}/" + str(runs)),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[text]}"),
+        )
+        super().__init__(mode, columns, runs, number=0, text="")
         self._runs, self._number = runs, 0
         self._left = float(runs)  # in runs
         self._work = 0.0  # of this process, in runs
         self._began = time.monotonic()
-        self._bar: Progress | None = None
-        if mode == "bar" or (mode == "auto" and self._console.is_terminal):
-            self._bar = Progress(
-                TextColumn("run {task.fields[number]}/" + str(runs)),
-                BarColumn(bar_width=20),
-                TextColumn("{task.fields[text]}"),
-                console=self._console,
-                refresh_per_second=4,
-            )
-            self._task = self._bar.add_task("", total=runs, number=0, text="")
-
-    def __enter__(self) -> Display:
-        if self._bar:
-            self._bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._bar:
-            self._bar.stop()
-
-    def say(self, text: str) -> None:
-        """Prints a line, above the bar if there is one."""
-        self._console.print(text, markup=False)
 
     def skip(self, runs: int) -> None:
         """Counts runs that were finished before."""

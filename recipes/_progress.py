@@ -5,41 +5,33 @@ from __future__ import annotations
 import datetime
 import time
 from collections import deque
+from collections.abc import Iterable
+from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn
 
 from larq_ext_recipes._logs import EpochRecord
 
 
-class Display:
-    """Shows the state of a run.
+class Bar:
+    """A bar in a terminal, and lines above it.
 
     # Arguments
         mode: `"auto"`, `"bar"`, `"lines"` or `"none"`.
-        epochs: Epochs of the run.
-        steps: Steps of an epoch.
-        done: Steps that were taken before this process, for the remaining time.
+        columns: What the bar consists of.
+        total: Where it ends.
+        **fields: What the columns show at first.
     """
 
-    def __init__(self, mode: str, epochs: int, steps: int, done: int) -> None:
+    def __init__(self, mode: str, columns: Iterable[ProgressColumn], total: int, **fields: Any):
         self._console = Console(quiet=mode == "none", highlight=False, soft_wrap=True)
-        self._epochs, self._steps, self._first = epochs, steps, done
-        self._started = time.monotonic()
-        self._recent: deque[tuple[float, int]] = deque(maxlen=50)  # time, images
         self._bar: Progress | None = None
         if mode == "bar" or (mode == "auto" and self._console.is_terminal):
-            self._bar = Progress(
-                TextColumn("epoch {task.fields[epoch]}/" + str(epochs)),
-                BarColumn(bar_width=12),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[numbers]}"),
-                console=self._console,
-                refresh_per_second=4,
-            )
-            self._task = self._bar.add_task("", total=steps, epoch=1, numbers="")
+            self._bar = Progress(*columns, console=self._console, refresh_per_second=4)
+            self._task = self._bar.add_task("", total=total, **fields)
 
-    def __enter__(self) -> Display:
+    def __enter__(self) -> Any:
         if self._bar:
             self._bar.start()
         return self
@@ -51,6 +43,29 @@ class Display:
     def say(self, text: str) -> None:
         """Prints a line, above the bar if there is one."""
         self._console.print(text, markup=False)
+
+
+class Display(Bar):
+    """Shows the state of a run.
+
+    # Arguments
+        mode: `"auto"`, `"bar"`, `"lines"` or `"none"`.
+        epochs: Epochs of the run.
+        steps: Steps of an epoch.
+        done: Steps that were taken before this process, for the remaining time.
+    """
+
+    def __init__(self, mode: str, epochs: int, steps: int, done: int) -> None:
+        columns = (
+            TextColumn("epoch {task.fields[epoch]}/" + str(epochs)),
+            BarColumn(bar_width=12),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[numbers]}"),
+        )
+        super().__init__(mode, columns, steps, epoch=1, numbers="")
+        self._epochs, self._steps, self._first = epochs, steps, done
+        self._started = time.monotonic()
+        self._recent: deque[tuple[float, int]] = deque(maxlen=50)  # time, images
 
     def step(self, epoch: int, step: int, images: int, logs: dict[str, float]) -> None:
         """Updates the bar after a step.

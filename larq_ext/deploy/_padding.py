@@ -36,9 +36,7 @@ def trim_strided(graph_def: Any) -> None:
     strided = [node for node in graph_def.node if _is_strided(node)]
     if not strided:
         return
-    graph = tf.Graph()
-    with graph.as_default():
-        tf.import_graph_def(graph_def, name="")
+    graph = graph_of(graph_def)
     for node in strided:
         conv = graph.get_operation_by_name(node.name)
         source = source_node(node.input[0], nodes)
@@ -48,6 +46,14 @@ def trim_strided(graph_def: Any) -> None:
             _trim_image(graph_def, node, conv, source)
         elif source is not None and source.op in _PADS:
             _trim_padding(graph_def, node, conv, source, graph.get_operation_by_name(source.name))
+
+
+def graph_of(graph_def: Any) -> tf.Graph:
+    """The graph of a definition, which knows the shapes."""
+    graph = tf.Graph()
+    with graph.as_default():
+        tf.import_graph_def(graph_def, name="")
+    return graph
 
 
 def _is_strided(node: Any) -> bool:

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from larq_ext._files import atomic
 from larq_ext.deploy._onnx_int8 import with_integer_kernels
+from larq_ext.deploy._padding import graph_of
 from larq_ext.deploy.bake import bake
 from larq_ext.deploy.convert import Frozen, freeze
 from larq_ext.deploy.errors import DeploymentError
@@ -96,9 +97,7 @@ def _align_upsampling(graph_def: Any) -> None:
     resized = [node for node in graph_def.node if node.op == "ResizeNearestNeighbor"]
     if not resized:
         return
-    graph = tf.Graph()
-    with graph.as_default():
-        tf.import_graph_def(graph_def, name="")
+    graph = graph_of(graph_def)
     for node in resized:
         operation = graph.get_operation_by_name(node.name)
         before, after = (t.shape[1:3] for t in (operation.inputs[0], operation.outputs[0]))
