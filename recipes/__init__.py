@@ -66,7 +66,8 @@ def train(
         experiment = get_experiment(experiment, **overrides)
     elif overrides:
         experiment = experiment.replace(**overrides)
-    experiment.check_use(overrides)
+    if not resume:  # what an older version took has to go on
+        experiment.check_use(overrides)
     return run_experiment(
         experiment, resume=resume, overwrite=overwrite, callbacks=callbacks, command=command
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -39,14 +40,22 @@ class WeightAverage(tf.Module):
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
-        """Puts the averages in the place of the weights inside a `with` block."""
+        """Puts the averages in the place of the weights inside a `with` block.
+
+        What is changed there, as callbacks do, stays: in the weights and in the average.
+        """
         last = [tf.identity(weight) for weight in self._weights]
-        self._assign(self.averages)
+        for weight, average in zip(self._weights, self.averages, strict=True):
+            weight.assign(average)
+        placed = [tf.identity(weight) for weight in self._weights]
         try:
             yield
         finally:
-            self._assign(last)
-
-    def _assign(self, values) -> None:
-        for weight, value in zip(self._weights, values, strict=True):
-            weight.assign(value)
+            for weight, average, before, value in zip(
+                self._weights, self.averages, placed, last, strict=True
+            ):
+                now = tf.identity(weight)
+                if np.array_equal(now, before, equal_nan=True):
+                    weight.assign(value)
+                else:
+                    average.assign(now)

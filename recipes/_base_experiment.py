@@ -122,8 +122,9 @@ class BaseExperiment(abc.ABC):
         weight_decay: L2, added to the gradient (decoupled with `"adamw"`); never on binary layers.
         decay_norm_and_bias: Whether batch normalisation, PReLU and biases decay too.
         gradient_clip_norm: Norm that all gradients together may have, or `None`.
-        weight_average: Decay per step of a moving average of all weights, which is evaluated and
-            saved in the place of the last ones (0: none).
+        weight_average: Decay per step of a moving average of all weights, which is evaluated,
+            saved, and seen by callbacks at the end of an epoch in the place of the last ones (0:
+            none).
         teacher: A model file, the folder of a run, or the name of a trained model of the zoo, whose
             outputs are learned too.
         distillation: Share of the teacher in the loss.
@@ -536,7 +537,8 @@ class BaseExperiment(abc.ABC):
         if type(self).__module__.partition(".")[0] != __package__:
             return None
         own = configure(type(self), {}).to_dict()
-        return [field for field, value in self.to_dict().items() if value != own[field]]
+        changed = [field for field, value in self.to_dict().items() if value != own[field]]
+        return None if any(callable(getattr(self, field)) for field in changed) else changed
 
     def to_dict(self) -> dict[str, Any]:
         """Name, description and all fields as JSON has them."""

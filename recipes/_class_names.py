@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import larq_ext_zoo as zoo
@@ -10,7 +11,7 @@ from larq_ext._models_io import check_name, run_record
 from larq_ext_recipes._errors import UsageError
 
 
-def check_classes(model: Any, names: tuple[str, ...] | None, data: str) -> None:
+def check_classes(model: Any, names: Sequence[str] | None, data: str) -> None:
     """Compares the classes that a model was trained for with those of the data.
 
     # Arguments
@@ -19,26 +20,25 @@ def check_classes(model: Any, names: tuple[str, ...] | None, data: str) -> None:
         data: What to call the data in an error.
 
     # Raises
-        UsageError: if they are as many, but not the same.
+        UsageError: if they are the same in another order. Other names may be those of the same
+            classes.
     """
-    known = _classes_of(model)
-    if known is None or names is None or len(known) != len(names):
+    known = [name.lower() for name in _classes_of(model) or ()]
+    names = [name.lower() for name in names or ()]
+    if sorted(known) != sorted(names):
         return
     for number, (one, other) in enumerate(zip(known, names, strict=True)):
         if one != other:
             raise UsageError(
-                f"Class {number} is {one!r} for {model} and {other!r} in {data}: the classes "
-                "have to be the same, in the same order (that of folders is alphabetical, capital "
-                "letters first)."
+                f"Class {number} is {one!r} for {model} and {other!r} in {data}: the classes have "
+                "to be in the same order (that of folders is alphabetical, capital letters first)."
             )
 
 
-def _classes_of(model: Any) -> list[str] | None:
+def _classes_of(model: Any) -> Sequence[str] | None:
     if not isinstance(model, str | pathlib.Path):
         return None
     path = pathlib.Path(model).expanduser()
     if check_name(path) is None:
-        names = zoo.entry(str(model)).class_names
-    else:
-        names = run_record(path).get("classes")
-    return None if names is None else list(names)
+        return zoo.entry(str(model)).class_names
+    return run_record(path).get("classes")

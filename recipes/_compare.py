@@ -121,8 +121,7 @@ class Comparison:
                 "A comparison runs on one machine: strategy is one of none, mirrored and tpu, "
                 "received 'multiworker'."
             )
-        if not own_recipes:
-            self.base.check_use(overrides)
+        self._given = () if own_recipes else tuple(overrides)
         self.own_recipes = own_recipes
         self._facts: dict[str, Any] = {}
         self.seeds = _seeds(seeds)
@@ -164,9 +163,8 @@ class Comparison:
             same = (found.network, found.dataset) == (experiment.network, experiment.dataset)
             if not same or (found.quantizer or FLOAT) not in methods:
                 continue
-            own = {}
-            if self._schedule is not None:
-                own["quantizer_schedule"] = _schedule_of(found.quantizer, self._schedule)
+            schedule = _schedule_of(found.quantizer, self._schedule or "")
+            own = {"quantizer_schedule": schedule} if schedule else {}
             found = found.replace(**overrides, **own)
             if found.teacher is not None:
                 try:
@@ -201,6 +199,8 @@ class Comparison:
 
         The arguments, the result and the errors are those of `compare`.
         """
+        if not resume:
+            self.base.check_use(self._given)
         self._check_folder(resume, overwrite)
         begun = {
             name: all(r.status != "open" for r in self.runs if r.contender == name)
@@ -324,6 +324,8 @@ class Comparison:
     def to_dict(self) -> dict[str, Any]:
         """The content of `comparison.json`."""
         configuration = self.base.to_dict()
+        if self._schedule is not None:
+            configuration["quantizer_schedule"] = self._schedule
         for varied in ("quantizer", "seed", "output_dir"):
             del configuration[varied]
         return {
@@ -445,6 +447,11 @@ def _schedule_of(method: str | None, schedule: str) -> str:
 
 def _check_schedule(schedule: str | None, methods: list[str]) -> None:
     """Whether each number is one of some method's."""
+    if not isinstance(schedule, str | None):
+        raise UsageError(
+            "quantizer_schedule is a text such as 'alpha_rest=0.4,percent_start=10', received "
+            f"{schedule!r}."
+        )
     known = {number for name in methods if name != FLOAT for number in schedule_numbers(name)}
     for key in split_words(split_options(schedule or "")):
         if key not in known:

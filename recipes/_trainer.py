@@ -253,7 +253,7 @@ class _Trainer:
                     schedule.on_epoch_begin(ends - 1)
             for remark in self.experiment.unreached():
                 self.display.say(remark)
-            if start.epoch or start.step:
+            if ends > start.epoch and (start.epoch or start.step):
                 self.display.say(f"Resumed in epoch {start.epoch + 1} after step {start.step}.")
             for epoch in range(start.epoch, ends):
                 self._train_epoch(epoch, batches, stop)
@@ -268,6 +268,8 @@ class _Trainer:
         with self._averaged():  # a callback may put others in their place
             self.callbacks.on_train_end()
             self.weights = self.model.get_weights()
+        if self.position.stopped:
+            self._save()  # with what a callback has put back, which a later one would not know
 
     def _train_epoch(self, epoch: int, batches: Iterator, stop: StopRequest) -> None:
         steps = self.data.steps_per_epoch

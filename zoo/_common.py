@@ -181,6 +181,8 @@ def finish(image, x, name: str, weights: str | None) -> tf.keras.Model:
 
 def _check_weights(weights: Any) -> None:
     """Whether it may be what Keras reads: a file, or a checkpoint's files."""
+    if "://" in str(weights):  # which Keras reads through TensorFlow
+        return
     path = pathlib.Path(weights)
     there = path.exists() or any(path.parent.glob(f"{glob.escape(path.name)}.index"))
     if not there or path.suffix == ".safetensors":

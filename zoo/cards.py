@@ -12,11 +12,14 @@ from typing import Any
 import click
 
 from larq_ext._files import atomic
+from larq_ext_zoo._architectures import ARCHITECTURES
 from larq_ext_zoo._entry import Entry
 
 # Fields of a configuration that say nothing of how a network was trained.
 _FREE = {"name", "description", "data_dir", "output_dir", "progress"}
 _FREE |= {"evaluate_every", "checkpoint_minutes", "checkpoint_steps"}
+# Fields that name models.
+_SOURCES = {"teacher", "initial_weights"}
 _SAID_ELSEWHERE = {"network", "quantizer", "dataset", "seed"}
 # Values that stand for nothing; so do 0, false, null and nothing.
 _OFF = {"strategy": "none", "binarize": "all", "binary_optimizer": "same"}
@@ -236,6 +239,10 @@ def _command(recipe: Mapping[str, Any]) -> str:
     data = ["data_dir=FOLDER"] * (configuration.get("dataset") != "digits")
     changed = [field for field in recipe["changed"] if field not in _FREE]
     words = [f"{field}={_word(configuration[field])}" for field in changed]
+    for index, field in enumerate(changed):
+        source = str(configuration[field])
+        if field in _SOURCES and "/" not in source and source.split(".")[0] not in ARCHITECTURES:
+            words[index] = f"{field}=FOLDER/{source}"  # somebody's folder is not in the entry
     return shlex.join(["larq-ext", "train", recipe["experiment"], *data, *words])
 
 

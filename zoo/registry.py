@@ -87,7 +87,7 @@ def _read_folder(
     for path in sorted(_files(folder)):
         try:
             entries.append(read_entry(path, known))
-        except (ValueError, OSError) as error:
+        except ValueError as error:
             if not leave_out:
                 raise
             warnings.warn(f"A model of your own is left out. {error}", stacklevel=4)

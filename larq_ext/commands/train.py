@@ -68,7 +68,8 @@ def command(
     if as_json:
         settings.setdefault("progress", "none")
     chosen = recipes.get_experiment(experiment).replace(**settings)
-    chosen.check_use(settings)
+    if not resume:
+        chosen.check_use(settings)
     metrics = recipes.train(chosen, resume=resume, overwrite=overwrite)
     if as_json:
         print_json(metrics)

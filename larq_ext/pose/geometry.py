@@ -128,16 +128,31 @@ def crop(image: np.ndarray, matrix: np.ndarray, size: Sequence[int]) -> np.ndarr
     # Returns
         uint8 array `(height, width, 3)`, rounded as in training (Pillow cuts the fractions off).
     """
-    columns, rows = np.meshgrid(np.arange(size[1]), np.arange(size[0]))
-    places = transform(invert(matrix), np.stack([columns, rows], -1))
-    first = np.floor(places)
-    beyond = (places - first).astype(np.float32)
-    first = first.astype(int)
-    found = np.zeros((*places.shape[:2], image.shape[-1]), np.float32)
-    for step in np.ndindex(2, 2):
-        x, y = np.moveaxis(first + step, -1, 0)
-        inside = (x >= 0) & (y >= 0) & (x < image.shape[1]) & (y < image.shape[0])
-        weight = np.where(step, beyond, 1 - beyond).prod(-1) * inside
-        pixels = image[y.clip(0, image.shape[0] - 1), x.clip(0, image.shape[1] - 1)]
-        found += weight[..., None] * pixels
+    back = invert(matrix)
+    if not back[0, 1] and not back[1, 0]:
+        # Without a rotation line by line, which is ten times as fast.
+        columns, rows = (back[i, i] * np.arange(size[1 - i]) + back[i, 2] for i in (0, 1))
+        (first, before), (last, behind) = _neighbours(columns, image.shape[1])
+        part = slice(min(first.min(), last.min()), max(first.max(), last.max()) + 1)
+        lines = sum(w[:, None, None] * image[y, part] for y, w in _neighbours(rows, image.shape[0]))
+        first, last = first - part.start, last - part.start
+        found = before[:, None] * lines[:, first] + behind[:, None] * lines[:, last]
+    else:
+        grid = np.stack(np.meshgrid(np.arange(size[1]), np.arange(size[0])), -1)
+        x, y = np.moveaxis(transform(back, grid), -1, 0)
+        found = sum(
+            (right * down)[..., None] * image[row, column]
+            for column, right in _neighbours(x, image.shape[1])
+            for row, down in _neighbours(y, image.shape[0])
+        )
     return np.rint(found).astype(np.uint8)
+
+
+def _neighbours(places: np.ndarray, length: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The two pixels that each place lies between, with their weights, 0 outside of the picture."""
+    first = np.floor(places).astype(int)
+    beyond = (places - first).astype(np.float32)
+    return [
+        (index.clip(0, length - 1), np.where((index >= 0) & (index < length), weight, 0))
+        for index, weight in ((first, 1 - beyond), (first + 1, beyond))
+    ]

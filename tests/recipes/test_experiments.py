@@ -15,7 +15,6 @@ import larq_ext_recipes as recipes
 import larq_ext_zoo as zoo
 from larq_ext.cli import main
 from larq_ext_recipes import Experiment, UsageError, get_experiment, list_experiments, register
-from larq_ext_recipes._compare import Comparison
 from larq_ext_recipes._overrides import split_words
 
 
@@ -129,7 +128,7 @@ def test_settings_that_do_nothing_are_refused(tmp_path, given, message):
         recipes.train("ResNet20FDA", output_dir=str(tmp_path), **given)
     if "quantizer_milestones" not in given:
         with pytest.raises(UsageError, match=message):
-            Comparison("ResNet20FDA", **given)
+            recipes.compare("ResNet20FDA", output_dir=str(tmp_path), **given)
     words = [f"{field}={value}" for field, value in given.items()]
     result = CliRunner().invoke(main, ["train", "ResNet20FDA", f"output_dir={tmp_path}", *words])
     assert result.exit_code == 2 and "would do nothing without" in result.output

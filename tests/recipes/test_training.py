@@ -508,20 +508,26 @@ def test_a_teacher_that_was_moved(tmp_path):
 
 
 class Ends(tf.keras.callbacks.Callback):
-    """Ends a run after its first epoch, as early stopping does, and strikes in the scores."""
+    """Ends a run after its first epoch, as early stopping does, with other weights."""
 
     def on_epoch_end(self, epoch, logs=None):
         self.model.stop_training = True
 
     def on_train_end(self, logs=None):
+        self.model.get_layer("logits").bias.assign(tf.range(10.0))
+
+
+def test_what_a_callback_has_ended_is_not_gone_on_with(tmp_path, monkeypatch):
+    def strike(*_):
         raise KeyboardInterrupt
 
-
-def test_what_a_callback_has_ended_is_not_gone_on_with(tmp_path):
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(_trainer._Trainer, "finish", strike)  # in the scores
         train(tiny_experiment(tmp_path), callbacks=[Ends()])
     assert train(tiny_experiment(tmp_path), resume=True)["epochs"] == 1
     assert len(rows(tmp_path)) == 1
+    model = tf.keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(model.get_layer("logits").bias, np.arange(10))
 
 
 def test_a_schedule_by_steps_goes_on_at_the_end_of_an_epoch(tmp_path):

@@ -78,6 +78,13 @@ def test_the_command_repeats_the_run(published):
     text = cards.card(dataclasses.replace(published, recipe=recipe))
     words = "data_dir=FOLDER dataset=cifar10 weight_decay=0.0 epochs=60 flip=false crop_scale=none"
     assert f"| command | `larq-ext train Mine {words} milestones=3,5` |" in text
+    models = {"teacher": "runs/ResNet20Float", "initial_weights": "model.keras"}
+    recipe |= {"configuration": models, "changed": list(models)}
+    text = cards.card(dataclasses.replace(published, recipe=recipe))
+    assert "teacher=runs/ResNet20Float initial_weights=FOLDER/model.keras`" in text
+    recipe |= {"configuration": {"teacher": "resnet20.mine"}, "changed": ["teacher"]}
+    text = cards.card(dataclasses.replace(published, recipe=recipe))
+    assert "teacher=resnet20.mine`" in text, "a model of the zoo"
     recipe["changed"] = None
     text = cards.card(dataclasses.replace(published, recipe=recipe))
     assert "| command |" not in text, "an experiment of somebody's own"
