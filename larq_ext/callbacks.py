@@ -196,8 +196,8 @@ def method_schedules(quantizer: str, epochs: int, **options: float) -> list[Quan
             the values that its attribute may have.
     """
     owners = {"n": FDA, "alpha": FDA, "percent": MagnitudeClip}
-    chosen = _MAKERS.get(quantizer, {})
     known = schedule_numbers(quantizer)
+    chosen = _MAKERS.get(quantizer, {})
     given: dict[str, dict[str, float]] = {name: {} for name in chosen}
     for option, value in options.items():
         if option not in known:
