@@ -28,8 +28,7 @@ namespace avx512vpopcnt {
 
 constexpr int kLanes = 16;
 constexpr int kTileBlocks = 2;
-#define LARQ_EXT_TILE_PIXELS 6
-constexpr int kTilePixels = LARQ_EXT_TILE_PIXELS;
+constexpr int kTilePixels = 6;
 
 #include "lanes_avx512.h"
 #include "vectors.h"

@@ -1,6 +1,7 @@
 // What every kernel file begins with.
 #pragma once
 
+#include <algorithm>
 #include <cfloat>
 #include <chrono>
 #include <cstdint>

@@ -13,7 +13,8 @@ template <Output kKind, bool kPlain, bool kAdjusted>
 void RunAs(const ConvPlan& plan, const uint8_t* plane, int64_t begin, int64_t end, int part,
            int parts) {
   const ConvShape& shape = plan.shape;
-  const OutputTransform& transform = plan.transform;
+  // A copy, which no store to an output can change: its fields stay in registers.
+  const OutputTransform transform = plan.transform;
   const int64_t plane_row = int64_t{shape.plane_width()} * plan.pixel_bytes;
   const int64_t plane_image = plane_row * shape.plane_height();
   const int64_t step_x = int64_t{shape.stride_width} * plan.pixel_bytes;
@@ -41,6 +42,10 @@ void RunAs(const ConvPlan& plan, const uint8_t* plane, int64_t begin, int64_t en
     int x = static_cast<int>(begin % shape.out_width);
     int y = static_cast<int>(begin / shape.out_width % shape.out_height);
     int64_t image = begin / shape.out_width / shape.out_height;
+    const auto corner_of_row = [&] {
+      return plane + image * plane_image + y * step_y + int64_t{group} * plan.group_bytes;
+    };
+    const uint8_t* corner = corner_of_row() + x * step_x;
     int64_t pixel = begin;
     for (int64_t i = 0; i < pixel_tiles; ++i) {
       // Tiles of nearly equal size: a last one of a single pixel would waste the registers.
@@ -49,8 +54,8 @@ void RunAs(const ConvPlan& plan, const uint8_t* plane, int64_t begin, int64_t en
       const uint8_t* corners[kTilePixels];
       const int32_t* corrections[kTilePixels] = {};
       for (int p = 0; p < pixels; ++p) {
-        corners[p] = plane + image * plane_image + y * step_y + x * step_x +
-                     int64_t{group} * plan.group_bytes;
+        corners[p] = corner;
+        corner += step_x;
         if (kAdjusted && transform.correction != nullptr) {
           const int row = transform.row_class[y] * transform.column_classes;
           corrections[p] = transform.correction + int64_t{row + transform.column_class[x]} *
@@ -62,6 +67,7 @@ void RunAs(const ConvPlan& plan, const uint8_t* plane, int64_t begin, int64_t en
             y = 0;
             ++image;
           }
+          corner = corner_of_row();
         }
       }
       Tile(plan, pixels, blocks, corners, filter, sums);

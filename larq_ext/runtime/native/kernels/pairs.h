@@ -53,35 +53,47 @@ void PairTile(const ConvPlan& plan, const uint8_t* const* corners, const uint8_t
   }
 }
 
-template <int kBlocks>
+template <int kBlocks, int... kBefore>
 void PairTiles(const ConvPlan& plan, int pixels, const uint8_t* const* corners,
-               const uint8_t* filter, int32_t* sums) {
-  switch (pixels) {
-    case 1:
-      return PairTile<1, kBlocks>(plan, corners, filter, sums);
-    case 2:
-      return PairTile<2, kBlocks>(plan, corners, filter, sums);
-#if LARQ_EXT_TILE_PIXELS > 2
-    case 3:
-      return PairTile<3, kBlocks>(plan, corners, filter, sums);
-    case 4:
-      return PairTile<4, kBlocks>(plan, corners, filter, sums);
-    case 5:
-      return PairTile<5, kBlocks>(plan, corners, filter, sums);
-    case 6:
-      return PairTile<6, kBlocks>(plan, corners, filter, sums);
-#endif
-  }
+               const uint8_t* filter, int32_t* sums, std::integer_sequence<int, kBefore...>) {
+  constexpr decltype(&PairTile<1, kBlocks>) kTiles[] = {PairTile<kBefore + 1, kBlocks>...};
+  kTiles[pixels - 1](plan, corners, filter, sums);
 }
 
 void Tile(const ConvPlan& plan, int pixels, int blocks, const uint8_t* const* corners,
           const uint8_t* filter, int32_t* sums) {
   static_assert(kTileBlocks == 2, "two cases below");
+  constexpr std::make_integer_sequence<int, kTilePixels> kBefore;
   if (blocks == 2) {
-    PairTiles<2>(plan, pixels, corners, filter, sums);
+    PairTiles<2>(plan, pixels, corners, filter, sums, kBefore);
   } else {
-    PairTiles<1>(plan, pixels, corners, filter, sums);
+    PairTiles<1>(plan, pixels, corners, filter, sums, kBefore);
   }
+}
+
+// With 16 channels or less a word has room for two taps, so a row of up to four taps is one pair of
+// words.
+inline bool JoinsTaps(const ConvShape& shape) {
+  return shape.group_channels_in <= 16 && shape.filter_width > 1 && shape.filter_width <= 4;
+}
+
+// The words a1 and a2 of a joined row, from its taps or from vectors of them.
+template <class Word>
+LARQ_EXT_INLINE std::pair<Word, Word> JoinedWords(const Word (&taps)[4]) {
+  return {taps[0] | taps[1] << 16, taps[2] | taps[3] << 16};
+}
+
+// The filters with joined rows: output channel, y, two words.
+std::vector<uint32_t> JoinedFilter(const uint32_t* filter, const ConvShape& shape) {
+  std::vector<uint32_t> joined;
+  const int rows = shape.channels_out() * shape.filter_height;
+  for (int row = 0; row < rows; ++row, filter += shape.filter_width) {
+    uint32_t taps[4] = {};
+    std::copy_n(filter, shape.filter_width, taps);
+    const auto words = JoinedWords(taps);
+    joined.insert(joined.end(), {words.first, words.second});
+  }
+  return joined;
 }
 
 // With an odd number of words the last one pairs with the last one of the filter's next tap to the
@@ -98,7 +110,19 @@ void PreparePairs(const uint32_t* filter, ConvPlan* plan) {
   // For each step the words of the filter, counted within one output channel; -1 is no word.
   std::vector<std::pair<int, int>> pairs;
   plan->steps.clear();
-  for (int y = 0; y < shape.filter_height; ++y) {
+  int64_t channel_words = int64_t{shape.taps()} * words;
+  std::vector<uint32_t> joined;
+  if (JoinsTaps(shape)) {
+    joined = JoinedFilter(filter, shape);
+    filter = joined.data();
+    channel_words = 2 * shape.filter_height;
+    for (int y = 0; y < shape.filter_height; ++y) {
+      const int32_t at = y * shape.dilation_height * shape.plane_width() * plan->pixel_bytes;
+      plan->steps.push_back({at, at + 4});
+      pairs.push_back({2 * y, 2 * y + 1});
+    }
+  }
+  for (int y = 0; y < shape.filter_height && joined.empty(); ++y) {
     for (int x = 0; x < shape.filter_width; ++x) {
       const int tap = y * shape.filter_width + x;
       const int32_t at = (y * shape.dilation_height * shape.plane_width() +
@@ -117,7 +141,6 @@ void PreparePairs(const uint32_t* filter, ConvPlan* plan) {
 
   plan->block_bytes = pairs.size() * 8 * kBlock;
   plan->AllocateFilter();
-  const int64_t channel_words = int64_t{shape.taps()} * words;
   for (int group = 0; group < shape.groups; ++group) {
     for (int channel = 0; channel < shape.group_channels_out; ++channel) {
       const uint32_t* from =
@@ -134,12 +157,64 @@ void PreparePairs(const uint32_t* filter, ConvPlan* plan) {
   }
 }
 
+// The cells of a word and its partner, or of vectors of them; `taps` are the words from there on.
+template <bool kJoins, class Word>
+LARQ_EXT_INLINE std::pair<Word, Word> CellsOf(const Word (&taps)[4]) {
+  const auto words = kJoins ? JoinedWords(taps) : std::make_pair(taps[0], taps[1]);
+  return {words.first, words.first ^ words.second};
+}
+
+// A row of the plane where each pixel (of a group) has one word.
+template <bool kJoins>
+void FillSingles(const ConvPlan& plan, const uint32_t* row, int left, int width, uint32_t* cells) {
+  constexpr int kSome = kLanes / 2;
+  typedef uint32_t Some __attribute__((vector_size(4 * kSome)));
+  typedef uint64_t SomeLong __attribute__((vector_size(8 * kSome)));
+  const ConvShape& shape = plan.shape;
+  const int64_t reach = int64_t{shape.dilation_width} * shape.groups;
+  const int64_t begin = int64_t{left} * shape.groups;
+  const int64_t number = int64_t{width} * shape.groups;
+  const int64_t all = int64_t{shape.plane_width()} * shape.groups;
+  const int taps = kJoins ? shape.filter_width : 2;
+
+  // One by one, because taps beyond the row are empty.
+  const auto fill = [&](int64_t from, int64_t to) {
+    for (int64_t i = from; i < to; ++i) {
+      uint32_t words[4] = {};
+      for (int tap = 0; tap < taps; ++tap) {
+        const int64_t at = i - begin + tap * reach;
+        if (at >= 0 && at < number) words[tap] = row[at];
+      }
+      const auto both = CellsOf<kJoins>(words);
+      cells[2 * i] = both.first;
+      cells[2 * i + 1] = both.second;
+    }
+  };
+  // A vector of words with all of their taps at a time; the last one may overlap that before.
+  const int64_t whole = number - (taps - 1) * reach;
+  if (whole < kSome) return fill(0, all);
+  for (int64_t i = 0;; i = i + 2 * kSome < whole ? i + kSome : whole - kSome) {
+    Some words[4] = {};
+    for (int tap = 0; tap < taps; ++tap) words[tap] = Load<Some>(row + i + tap * reach);
+    const auto both = CellsOf<kJoins>(words);
+    Store(cells + 2 * (begin + i), __builtin_convertvector(both.first, SomeLong) |
+                                       __builtin_convertvector(both.second, SomeLong) << 32);
+    if (i == whole - kSome) break;
+  }
+  fill(0, begin);
+  fill(begin + whole, all);
+}
+
 void FillPairs(const ConvPlan& plan, const uint32_t* row, int left, int width, uint8_t* cells) {
   const ConvShape& shape = plan.shape;
   const int words = shape.group_words();
   const int all = shape.plane_width();
   uint32_t* const start = reinterpret_cast<uint32_t*>(cells);
   const int64_t pixel_cells = plan.pixel_bytes / 4;
+  if (words == 1) {
+    return JoinsTaps(shape) ? FillSingles<true>(plan, row, left, width, start)
+                            : FillSingles<false>(plan, row, left, width, start);
+  }
   std::memset(start, 0, static_cast<size_t>(left * pixel_cells) * 4);
   uint32_t* to = start + left * pixel_cells;
   std::memset(to + width * pixel_cells, 0,

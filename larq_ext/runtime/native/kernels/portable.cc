@@ -12,8 +12,7 @@ namespace portable {
 
 constexpr int kLanes = 4;
 constexpr int kTileBlocks = 2;
-#define LARQ_EXT_TILE_PIXELS 2
-constexpr int kTilePixels = LARQ_EXT_TILE_PIXELS;
+constexpr int kTilePixels = 2;
 
 typedef float Floats __attribute__((vector_size(16)));
 typedef int32_t Ints __attribute__((vector_size(16)));

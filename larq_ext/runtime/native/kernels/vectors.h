@@ -105,17 +105,18 @@ LARQ_EXT_INLINE void StoreInt8(int8_t* to, Floats y, int count) {
   for (int i = 0; i < kLanes && i < count; ++i) to[i] = static_cast<int8_t>(numbers[i]);
 }
 
-// Turns the counts of up to 32 output channels of one pixel into outputs. `kFull` says that there
-// are 32 of them.
-template <class Sum, Output kKind, bool kPlain, bool kAdjusted, bool kFull>
+// Turns the counts of up to 32 output channels of one pixel into outputs: `kNumber` of them, or
+// `count` where that is 0. Known numbers are whole vectors.
+template <class Sum, Output kKind, bool kPlain, bool kAdjusted, int kNumber>
 LARQ_EXT_INLINE void EmitWord(const Sum* sums, const OutputTransform& transform,
                               const int32_t* correction, int64_t offset, uint32_t* pixel_bits,
                               int channel, int count) {
-  const int number = kFull ? 32 : count;
+  static_assert(kNumber % kLanes == 0, "no part of a vector");
+  const int number = kNumber > 0 ? kNumber : count;
   uint32_t bits = 0;
   for (int lane = 0; lane < number; lane += kLanes) {
     const int c = channel + lane;
-    const int left = kFull ? kLanes : number - lane;
+    const int left = kNumber > 0 ? kLanes : number - lane;
     Ints x = LoadSums(sums + lane) << 1;
     if (kAdjusted) {
       if (correction != nullptr) x += Load<Ints>(correction + c);
@@ -138,7 +139,7 @@ LARQ_EXT_INLINE void EmitWord(const Sum* sums, const OutputTransform& transform,
   }
   const bool writes = kKind == Output::kBits || (kKind == Output::kFloat && !kPlain);
   if (writes && pixel_bits != nullptr) {
-    StoreBits(pixel_bits, channel, number, kFull ? bits : bits & LowBits(number));
+    StoreBits(pixel_bits, channel, number, kNumber > 0 ? bits : bits & LowBits(number));
   }
 }
 
@@ -148,12 +149,15 @@ LARQ_EXT_INLINE void Emit(const Sum* sums, const OutputTransform& transform,
                           const int32_t* correction, int64_t offset, uint32_t* pixel_bits,
                           int channel, int count) {
   for (; count >= 32; count -= 32, sums += 32, offset += 32, channel += 32) {
-    EmitWord<Sum, kKind, kPlain, kAdjusted, true>(sums, transform, correction, offset, pixel_bits,
-                                                  channel, 32);
+    EmitWord<Sum, kKind, kPlain, kAdjusted, 32>(sums, transform, correction, offset, pixel_bits,
+                                                channel, 32);
   }
-  if (count > 0) {
-    EmitWord<Sum, kKind, kPlain, kAdjusted, false>(sums, transform, correction, offset, pixel_bits,
-                                                   channel, count);
+  if (count == 16) {
+    EmitWord<Sum, kKind, kPlain, kAdjusted, 16>(sums, transform, correction, offset, pixel_bits,
+                                                channel, 16);
+  } else if (count > 0) {
+    EmitWord<Sum, kKind, kPlain, kAdjusted, 0>(sums, transform, correction, offset, pixel_bits,
+                                               channel, count);
   }
 }
 
