@@ -68,6 +68,11 @@ def for_json(values: Any) -> Any:
     return str(values) if isinstance(values, float) and not math.isfinite(values) else values
 
 
+def given_numbers(**options: str | None) -> dict[str, Any]:
+    """The numbers of those options that are given, by their names."""
+    return {name: numbers(f"--{name}", text) for name, text in options.items() if text is not None}
+
+
 def numbers(option: str, text: str) -> list[float]:
     """The numbers of a command's option, which have commas between them."""
     try:

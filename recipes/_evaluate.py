@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from larq_ext_recipes._pose_evaluation import (
     evaluate_pose,
     make_estimator,
 )
-from larq_ext_recipes.datasets import DatasetError, coco_keypoints
+from larq_ext_recipes.datasets import Dataset, DatasetError, coco_keypoints
 from larq_ext_recipes.datasets._coco_files import find_annotations, read_annotations
 from larq_ext_recipes.datasets._persons import check_entries
 
@@ -35,10 +36,10 @@ def evaluate(
     data_dir: str | pathlib.Path | None = None,
     dataset: str | None = None,
     limit: int | None = None,
+    mean: Sequence[float] | float | None = None,
+    std: Sequence[float] | float | None = None,
 ) -> dict[str, Any]:
     """Evaluates a classifier on the test images of a data set.
-
-    The images are normalised as in the recipes of the data set.
 
     # Arguments
         model: A Keras model, a zoo name, a `.keras` or `.h5` file, a SavedModel folder, the folder
@@ -46,6 +47,9 @@ def evaluate(
         data_dir: Where the data is; `None` lets the data set decide.
         dataset: Name of the data set; `None` is `dataset_of(model)`.
         limit: Number of test images to use, evenly spread over all; `None` for all.
+        mean, std: The input is (pixel - mean) / std with pixels from 0 to 255, one number or one
+            for each channel; `None` is what the recipes of the data set take. 0 and 1 for a model
+            that prepares its images itself.
 
     # Returns
         `model`, `sha256` (of its file, or of the deployable weights of the zoo; `None` for a
@@ -53,8 +57,8 @@ def evaluate(
         (mean cross-entropy in nats).
 
     # Raises
-        UsageError: if there is no such model, its outputs do not fit the data or are NaN, or it
-            was trained for other classes.
+        UsageError: if there is no such model, its outputs do not fit the data or are NaN, it was
+            trained for other classes, or `mean` or `std` make no sense.
         DatasetError: if the data is missing or damaged.
     """
     name = model.name if isinstance(model, tf.keras.Model) else str(model)
@@ -80,9 +84,14 @@ def evaluate(
             f"{dataset} has {len(data.classes)} classes."
         )
     check_classes(model, data.classes, dataset)
+    prepared = {
+        name: _in_unit_of(data, name, value)
+        for name, value in (("mean", mean), ("std", std))
+        if value is not None
+    }
     parts, numbers = [], []
     with datasets.readable_errors(data, training=False):
-        for images, labels in data.evaluation(100, limit=limit).as_numpy_iterator():
+        for images, labels in data.evaluation(100, limit=limit, **prepared).as_numpy_iterator():
             parts.append(predictor.predict(images))
             numbers.append(labels)
     outputs, labels = np.concatenate(parts), np.concatenate(numbers)
@@ -98,6 +107,17 @@ def evaluate(
         "top1": float((outputs.argmax(axis=1) == labels).mean()),
         "loss": float(-np.log(np.maximum(right, tf.keras.backend.epsilon())).mean()),
     }
+
+
+def _in_unit_of(data: Dataset, name: str, value: Sequence[float] | float) -> np.ndarray:
+    """A mean or deviation of pixels from 0 to 255 in the unit of the images, float64."""
+    numbers, channels = np.asarray(value, np.float64), data.input_shape[-1]
+    if numbers.size not in (1, channels) or not np.isfinite(numbers).all():
+        wanted = "one number" if channels == 1 else f"one number or {channels}"
+        raise UsageError(f"`{name}` is {wanted}, received {value!r}.")
+    if name == "std" and (numbers <= 0).any():
+        raise UsageError(f"`std` is above 0, received {value!r}.")
+    return numbers * (data.white / 255)
 
 
 def dataset_of(model: str | pathlib.Path | tf.keras.Model) -> str:
@@ -127,6 +147,8 @@ def evaluate_poses(
     flip_test: bool = True,
     decoding: str = "quarter",
     boxes: str | pathlib.Path | None = None,
+    mean: Sequence[float] | float | None = None,
+    std: Sequence[float] | float | None = None,
 ) -> dict[str, Any]:
     """Evaluates a pose network on the evaluation images of COCO's person keypoints.
 
@@ -137,6 +159,7 @@ def evaluate_poses(
         flip_test: Whether mirrored crops are seen too, and both results averaged.
         decoding: How a peak becomes a coordinate: `"argmax"`, `"quarter"` or `"dark"`.
         boxes: A detector's boxes, a JSON file; `None` for the labelled ones.
+        mean, std: As `larq_ext.pose.PoseEstimator` takes them.
 
     # Returns
         `model`, `sha256`, `dataset`, COCO's ten numbers (`AP`, `AP50`, ... from 0 to 1, -1 where
@@ -152,15 +175,16 @@ def evaluate_poses(
     """
     name = model.name if isinstance(model, tf.keras.Model) else str(model)
     check_tool()
-    estimator = make_estimator(model, flip_test=flip_test, decoding=decoding)  # before the data
+    # Before the data: a wrong name should not take a minute.
+    estimator = make_estimator(model, flip_test=flip_test, decoding=decoding, mean=mean, std=std)
     folder = coco_keypoints.data_folder(data_dir)
     split = coco_keypoints.read_split(folder, "test")
     if limit is not None:
         split = split.part(evenly_spread(len(split.image_ids), limit))
-    mean = _mean_pose(folder, split, boxes)  # seconds, and wrong boxes show before the hours
+    baseline = _mean_pose(folder, split, boxes)  # seconds, and wrong boxes show before the hours
     numbers = evaluate_pose(estimator, split, boxes=boxes)
     about = {"model": name, "sha256": _sha256(model), "dataset": POSES}
-    return {**about, **numbers, "mean_pose": mean}
+    return {**about, **numbers, "mean_pose": baseline}
 
 
 def _mean_pose(

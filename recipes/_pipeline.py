@@ -7,7 +7,7 @@ have seen, and several workers see together what one would see.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -134,7 +134,7 @@ class TrainingData:
         self._seed = seed
         self._augmentation = augmentation
         self._steps = Steps(positions, batch_size)
-        self._normalise = _normaliser(dataset)
+        self._normalise = _normaliser(dataset.mean, dataset.std)
 
     def batches(self, epoch: int, start_step: int = 0) -> tf.data.Dataset:
         """The batches of one epoch.
@@ -199,6 +199,8 @@ def evaluation_batches(
     *,
     shard: tuple[int, int] = (0, 1),
     limit: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
 ) -> tf.data.Dataset:
     """The test images in order, once.
 
@@ -210,6 +212,7 @@ def evaluation_batches(
             fewer images than workers joins the one before).
         limit: Number of images to give, evenly spread over all, as folders are sorted by class;
             batches differ in size then. `None` for all.
+        mean, std: What stands in for those of the data set, in the same unit.
 
     # Returns
         Normalised images float32 `(batch, height, width, channels)` and labels `(batch,)`.
@@ -221,7 +224,10 @@ def evaluation_batches(
     positions = batch_positions(dataset.test_size, batch_size, shard=shard, keep_all=True)
     if limit is not None:
         positions = _spread(positions, dataset.test_size, limit)
-    steps, normalise = Steps(positions, batch_size), _normaliser(dataset)
+    steps = Steps(positions, batch_size)
+    normalise = _normaliser(
+        dataset.mean if mean is None else mean, dataset.std if std is None else std
+    )
 
     def row(position: tf.Tensor, image: tf.Tensor) -> Row:
         return {"image": image, "position": position}
@@ -275,7 +281,6 @@ def _tuned(batches: tf.data.Dataset) -> tf.data.Dataset:
     return batches.prefetch(2).with_options(options)
 
 
-def _normaliser(dataset: Source) -> Normalise:
-    mean = tf.constant(dataset.mean, tf.float32)
-    scale = 1 / tf.constant(dataset.std, tf.float32)
-    return lambda images: (tf.cast(images, tf.float32) - mean) * scale
+def _normaliser(mean: Sequence[float], std: Sequence[float]) -> Normalise:
+    shift, scale = tf.constant(mean, tf.float32), 1 / tf.constant(std, tf.float32)
+    return lambda images: (tf.cast(images, tf.float32) - shift) * scale

@@ -85,14 +85,14 @@ def check_tool() -> None:
         raise UsageError(str(error)) from error
 
 
-def make_estimator(model: Any, *, flip_test: bool, decoding: str) -> PoseEstimator:
-    """What scores a pose network; arguments as `evaluate_pose`.
+def make_estimator(model: Any, **settings: Any) -> PoseEstimator:
+    """What scores a pose network; arguments as those of `PoseEstimator`.
 
     # Raises
         UsageError: if it is no pose network.
     """
     try:
-        return PoseEstimator(model, flip_test=flip_test, decoding=decoding)
+        return PoseEstimator(model, **settings)
     except (FileNotFoundError, ValueError) as error:
         raise UsageError(str(error)) from error
 

@@ -35,6 +35,16 @@ def file_option(*names: str, suffixes: tuple[str, ...], help: str, required: boo
     )
 
 
+def pixel_options(mean: str) -> Any:
+    """The options `--mean` and `--std` of a command; `mean` is the help of the first."""
+
+    def add(function: Any) -> Any:
+        std = click.option("--std", metavar="R,G,B", help="What they are then divided by.")
+        return click.option("--mean", metavar="R,G,B", help=mean)(std(function))
+
+    return add
+
+
 report_option = file_option(
     "--report",
     suffixes=(".html", ".json", ".txt"),

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from larq_ext.commands._common import introduce, print_json
-from larq_ext.commands._options import DATASETS, DECODINGS, json_option
+from larq_ext.commands._options import DATASETS, DECODINGS, json_option, pixel_options
 
 
 @click.command("evaluate")
@@ -32,6 +32,10 @@ from larq_ext.commands._options import DATASETS, DECODINGS, json_option
     type=click.Choice(DECODINGS),
     help="Poses: how a peak becomes a coordinate; quarter if not given.",
 )
+@pixel_options(
+    "What is subtracted from pixels of 0 to 255, a number for each channel or one, instead of the "
+    "mean of the data set. A model that prepares its images itself: --mean 0 --std 1."
+)
 @json_option
 def command(
     model: str,
@@ -41,6 +45,8 @@ def command(
     boxes: str | None,
     no_flip: bool,
     decoding: str | None,
+    mean: str | None,
+    std: str | None,
     as_json: bool,
 ) -> None:
     """Print top-1 accuracy and loss of MODEL on test images, or the AP of a pose network.
@@ -54,10 +60,14 @@ def command(
       larq-ext evaluate runs/ResNet20FDA --data-dir cifar-10-batches-bin
       larq-ext evaluate resnet20.tflite --data-dir cifar-10-batches-bin --json
       larq-ext evaluate model.keras --dataset digits
+      larq-ext evaluate mine.keras --data-dir cifar-10-batches-bin --mean 127.5 --std 127.5
       larq-ext evaluate sbpn.tflite --dataset coco_keypoints --data-dir coco
       larq-ext evaluate sbpn.tflite --dataset coco_keypoints --data-dir coco \\
           --boxes detections_val2017.json
     """
+    from larq_ext._text import given_numbers
+
+    prepared = given_numbers(mean=mean, std=std)
     introduce(model)
     import larq_ext_recipes as recipes
 
@@ -75,9 +85,12 @@ def command(
             flip_test=not no_flip,
             decoding=decoding or "quarter",
             boxes=boxes,
+            **prepared,
         )
     else:
-        result = recipes.evaluate(model, data_dir=data_dir, dataset=dataset, limit=limit)
+        result = recipes.evaluate(
+            model, data_dir=data_dir, dataset=dataset, limit=limit, **prepared
+        )
     if as_json:
         print_json(result)
     elif of_poses:

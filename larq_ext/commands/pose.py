@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from larq_ext.commands._common import CHECK_FAILED, DONE, given, in_terminal, introduce
-from larq_ext.commands._options import DECODINGS
+from larq_ext.commands._options import DECODINGS, pixel_options
 
 
 @click.command(
@@ -61,13 +61,10 @@ from larq_ext.commands._options import DECODINGS
     type=float,
     help="Boxes of a lower score are left out.",
 )
-@click.option(
-    "--mean",
-    metavar="R,G,B",
-    help="What is subtracted from pixels of 0 to 255, three numbers or one, instead of ImageNet's "
-    "mean (or the zoo's). A model that prepares its images itself: --mean 0 --std 1.",
+@pixel_options(
+    "What is subtracted from pixels of 0 to 255, three numbers or one, instead of ImageNet's "
+    "mean (or the zoo's). A model that prepares its images itself: --mean 0 --std 1."
 )
-@click.option("--std", metavar="R,G,B", help="What they are then divided by.")
 @click.option("--show-boxes", is_flag=True, help="Draw the boxes too.")
 def command(
     model: str,
@@ -105,7 +102,7 @@ def command(
     if output is None and not as_json:
         raise ValueError("Say what to make: -o OUT.png draws skeletons, --json prints keypoints.")
     from larq_ext._images import image_files
-    from larq_ext._text import numbers
+    from larq_ext._text import given_numbers
 
     introduce(model)
     from larq_ext.pose.boxes import BoxFile
@@ -122,8 +119,7 @@ def command(
         model,
         flip_test=not no_flip,
         decoding=decoding,
-        mean=None if mean is None else numbers("--mean", mean),
-        std=None if std is None else numbers("--std", std),
+        **given_numbers(mean=mean, std=std),
     )
     records: list[dict[str, Any]] = []
     done = 0

@@ -6,7 +6,7 @@ import abc
 import contextlib
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -115,10 +115,12 @@ class Dataset(Source, abc.ABC):
         *,
         shard: tuple[int, int] = (0, 1),
         limit: int | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
     ) -> tf.data.Dataset:
         """Batches to evaluate on, once and in order; as `evaluation_batches`."""
         size = batch_size or self.evaluation_batch
-        return evaluation_batches(self, size, shard=shard, limit=limit)
+        return evaluation_batches(self, size, shard=shard, limit=limit, mean=mean, std=std)
 
     @abc.abstractmethod
     def hold_out(self, count: int) -> Dataset:

@@ -16,10 +16,17 @@ from tiny import SignalAt
 
 import larq_ext_recipes as recipes
 import larq_ext_zoo as zoo
+from larq_ext._images import IMAGENET_MEAN, IMAGENET_STD
 from larq_ext.cli import main
 from larq_ext.pose.baseline import mean_pose
 from larq_ext.pose.scoring import METRICS
-from larq_ext_recipes import TrainingInterrupted, UsageError, get_experiment, train
+from larq_ext_recipes import (
+    TrainingInterrupted,
+    UsageError,
+    _pose_evaluation,
+    get_experiment,
+    train,
+)
 from larq_ext_recipes._pose_evaluation import evaluate_mean_pose, evaluate_pose, picture_boxes
 from larq_ext_recipes._run_folder import RunFolder
 from larq_ext_recipes._two_step import load_initial_weights
@@ -164,6 +171,34 @@ def test_evaluate_as_a_command(finished, folder, tmp_path):
     assert "8 persons in 6 images, boxes: boxes.json, without flip test, decoding: argmax" in shown
     assert "mean pose" in shown and "AP50" in shown
     assert "3 images" in run_evaluate(*words, "--limit", 3).output
+
+
+def test_a_pose_network_that_prepares_its_images_itself(folder, tmp_path, monkeypatch):
+    found = []
+    score = _pose_evaluation.coco_evaluate
+    monkeypatch.setattr(
+        _pose_evaluation,
+        "coco_evaluate",
+        lambda truth, records: found.append(records) or score(truth, records),
+    )
+    tf.keras.utils.set_random_seed(0)
+    image = tf.keras.Input((64, 64, 3))
+    maps = tf.keras.layers.Conv2D(17, 5, padding="same", activation="relu")
+    network = tf.keras.Model(image, maps(tf.keras.layers.AveragePooling2D(4)(image)))
+    network.save(tmp_path / "usual.keras")
+    pixels = tf.keras.Input((64, 64, 3))
+    mean, std = np.array(IMAGENET_MEAN), np.array(IMAGENET_STD)
+    prepare = tf.keras.layers.Rescaling((1 / std).tolist(), (-mean / std).tolist())
+    tf.keras.Model(pixels, network(prepare(pixels))).save(tmp_path / "own.keras")
+    for words in (("usual.keras",), ("own.keras", "--mean", 0, "--std", 1), ("own.keras",)):
+        words = (tmp_path / words[0], *words[1:], "--dataset", "coco_keypoints")
+        result = run_evaluate(*words, "--data-dir", folder)
+        assert result.exit_code == 0, result.output
+
+    # Before each is the mean pose.
+    usual, own, twice = ([each["keypoints"] for each in records] for records in found[1::2])
+    np.testing.assert_allclose(own, usual, rtol=1e-3, atol=0.5)
+    assert not np.allclose(twice, usual, rtol=1e-3, atol=0.5)
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,14 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tiny
 from click.testing import CliRunner
 from zookeeper import Field
 
 import larq_ext_zoo as zoo
 from larq_ext.cli import main
-from larq_ext_recipes import UsageError, evaluate, register
+from larq_ext_recipes import UsageError, datasets, evaluate, register
 
 
 @register
@@ -73,6 +74,30 @@ def test_train_and_evaluate(tmp_path):
     assert "--resume" in again.output and "--overwrite" in again.output
 
 
+def test_a_model_that_prepares_its_images_itself_is_evaluated(tmp_path):
+    network = tiny.tiny_network(input_shape=(8, 8, 1), num_classes=10, quantizer="fda")
+    data = datasets.load("digits", None)
+    pixels = tf.keras.Input((8, 8, 1))
+    own = tf.keras.layers.Rescaling(1 / 255 / data.std[0], -data.mean[0] / data.std[0])
+    model = tf.keras.Model(pixels, network(own(pixels)))
+    model.save(tmp_path / "own.keras")
+    words = ("evaluate", str(tmp_path / "own.keras"), "--dataset", "digits", "--json")
+
+    found = json.loads(run(*words, "--mean", "0", "--std", "1").stdout)
+
+    expected = evaluate(network, dataset="digits")
+    assert (found["n"], found["top1"]) == (expected["n"], expected["top1"])
+    assert found["loss"] == pytest.approx(expected["loss"], rel=1e-4)
+    assert json.loads(run(*words).stdout)["loss"] != pytest.approx(expected["loss"], rel=1e-3)
+    for setting, message in (
+        ({"mean": (1, 2)}, r"`mean` is one number, received \(1, 2\)"),
+        ({"std": 0}, "`std` is above 0, received 0"),
+        ({"std": float("nan")}, "`std` is one number, received nan"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            evaluate(model, dataset="digits", **setting)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".h5", ".keras"])
 def test_the_installed_command_knows_the_layers_of_a_file(tmp_path, suffix):
@@ -103,6 +128,7 @@ def test_data_dir_is_an_option_too():
         (["train", "ResNet20FDA", "data_dir=/nowhere"], "No CIFAR-10 in /nowhere"),
         (["evaluate", "nowhere/model.keras"], "There is no file nowhere/model.keras"),
         (["evaluate", "resnet20.fad"], "Did you mean resnet20.fda"),
+        (["evaluate", "resnet20.fda", "--mean", "a"], "--mean takes numbers with commas"),
         (["train", "Digits", "resume=true"], "There is no setting 'resume'"),
         (["train", "Digits", "--list", "--resume"], "leave --resume and --overwrite out"),
         (["train", "--list", "--data-dir", "here"], "Settings of which experiment?"),
