@@ -90,12 +90,13 @@ def test_networks_of_the_zoo(name, session, tmp_path):
     assert (np.abs(actual - expected) < 1e-4).all(1).mean() >= 0.75
 
 
-def test_the_file_is_valid_and_bears_the_names_of_keras(branches, onnx, session, tmp_path):
-    path = export_onnx(branches, tmp_path / "new" / "branches.onnx", opset=15)
+@pytest.mark.parametrize("opset", [13, 15, 18])
+def test_the_file_is_valid_and_bears_the_names_of_keras(opset, branches, onnx, session, tmp_path):
+    path = export_onnx(branches, tmp_path / "new" / "branches.onnx", opset=opset)
 
     proto = onnx.load(path)
     onnx.checker.check_model(proto, full_check=True)
-    assert [one.version for one in proto.opset_import if one.domain in ("", "ai.onnx")] == [15]
+    assert [one.version for one in proto.opset_import if one.domain in ("", "ai.onnx")] == [opset]
     found = session(path)
     assert [one.name for one in found.get_inputs()] == ["z", "a"]
     assert [one.name for one in found.get_outputs()] == branches.output_names
@@ -108,13 +109,14 @@ def test_the_file_is_valid_and_bears_the_names_of_keras(branches, onnx, session,
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-4)
 
 
-def test_kernels_of_8_bits_are_integers(onnx, session, tmp_path):
+@pytest.mark.parametrize("opset", [13, 17, 18])
+def test_kernels_of_8_bits_are_integers(opset, onnx, session, tmp_path):
     """What a runtime makes of integers it is told; kernels of floats it would round anew."""
     from sklearn.datasets import load_digits
 
     images = (load_digits().images[:300, ..., None] / 8.0 - 1.0).astype(np.float32)
     edged = lqx.deploy.int8_edges(zoo.get("digits_net.ste_sign_digits"), images[:100])
-    path = export_onnx(edged, tmp_path / "edged.onnx")
+    path = export_onnx(edged, tmp_path / "edged.onnx", opset=opset)
 
     (actual,) = outputs(session(path), edged, [images])
 
