@@ -52,6 +52,25 @@ def pillow() -> Any:
     return Image
 
 
+def pixel_numbers(name: str, value: Any, channels: int) -> Any:
+    """What is subtracted from pixels (`mean`) or divides them (`std`), one number or a channel's.
+
+    # Raises
+        ValueError: if there are more or fewer, one is not finite, or a deviation is not above 0.
+    """
+    import numpy as np
+
+    numbers = np.asarray(value, np.float64)
+    wanted = "one number" if channels == 1 else f"one number or {channels}"
+    if numbers.size not in (1, channels):
+        raise ValueError(f"`{name}` is {wanted}, received {numbers.tolist()}.")
+    if not np.isfinite(numbers).all():
+        raise ValueError(f"`{name}` is finite, received {numbers.tolist()}.")
+    if name == "std" and (numbers <= 0).any():
+        raise ValueError(f"`std` is above 0, received {numbers.tolist()}.")
+    return numbers
+
+
 def orientation(content: bytes) -> int:
     """How an encoded picture is to be turned, by its EXIF data: their number, 1 for not at all.
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 import larq_ext_zoo as zoo
 from larq_ext._files import sha256_of
+from larq_ext._images import pixel_numbers
 from larq_ext._models_io import Predictor, check_name, load_predictor, run_record
 from larq_ext.pose.baseline import mean_pose
 from larq_ext_recipes import datasets
@@ -23,7 +24,7 @@ from larq_ext_recipes._pose_evaluation import (
     evaluate_pose,
     make_estimator,
 )
-from larq_ext_recipes.datasets import Dataset, DatasetError, coco_keypoints
+from larq_ext_recipes.datasets import DatasetError, coco_keypoints
 from larq_ext_recipes.datasets._coco_files import find_annotations, read_annotations
 from larq_ext_recipes.datasets._persons import check_entries
 
@@ -48,13 +49,14 @@ def evaluate(
         dataset: Name of the data set; `None` is `dataset_of(model)`.
         limit: Number of test images to use, evenly spread over all; `None` for all.
         mean, std: The input is (pixel - mean) / std with pixels from 0 to 255, one number or one
-            for each channel; `None` is what the recipes of the data set take. 0 and 1 for a model
-            that prepares its images itself.
+            for each channel, both or none; `None` is what the recipes of the data set take. 0 and
+            1 for a model that prepares its images itself, which is the default where it takes
+            integers.
 
     # Returns
         `model`, `sha256` (of its file, or of the deployable weights of the zoo; `None` for a
-        Keras model or folder), `dataset`, `n` (images), `top1` (share of right answers) and `loss`
-        (mean cross-entropy in nats).
+        Keras model or folder), `dataset`, `n` (images), `top1` (share of right answers), `loss`
+        (mean cross-entropy in nats), and `mean` and `std` where they are not the data set's.
 
     # Raises
         UsageError: if there is no such model, its outputs do not fit the data or are NaN, it was
@@ -69,6 +71,7 @@ def evaluate(
             f"{name} gives outputs of shape {predictor.output_shape} per image, no scores of the "
             f"classes of {dataset}. Pose networks are for dataset={POSES}."
         )
+    prepared = _preparation(predictor, mean, std)
     size = predictor.input_shape[0] if dataset in datasets.OF_ANY_SIZE else None
     data = datasets.load(dataset, data_dir, image_size=size)
     taken, given = predictor.input_shape, data.input_shape
@@ -84,14 +87,10 @@ def evaluate(
             f"{dataset} has {len(data.classes)} classes."
         )
     check_classes(model, data.classes, dataset)
-    prepared = {
-        name: _in_unit_of(data, name, value)
-        for name, value in (("mean", mean), ("std", std))
-        if value is not None
-    }
+    in_unit = {key: numbers * (data.white / 255) for key, numbers in prepared.items()}
     parts, numbers = [], []
     with datasets.readable_errors(data, training=False):
-        for images, labels in data.evaluation(100, limit=limit, **prepared).as_numpy_iterator():
+        for images, labels in data.evaluation(100, limit=limit, **in_unit).as_numpy_iterator():
             parts.append(predictor.predict(images))
             numbers.append(labels)
     outputs, labels = np.concatenate(parts), np.concatenate(numbers)
@@ -106,18 +105,26 @@ def evaluate(
         "n": len(labels),
         "top1": float((outputs.argmax(axis=1) == labels).mean()),
         "loss": float(-np.log(np.maximum(right, tf.keras.backend.epsilon())).mean()),
+        **{key: numbers.tolist() for key, numbers in prepared.items()},
     }
 
 
-def _in_unit_of(data: Dataset, name: str, value: Sequence[float] | float) -> np.ndarray:
-    """A mean or deviation of pixels from 0 to 255 in the unit of the images, float64."""
-    numbers, channels = np.asarray(value, np.float64), data.input_shape[-1]
-    if numbers.size not in (1, channels) or not np.isfinite(numbers).all():
-        wanted = "one number" if channels == 1 else f"one number or {channels}"
-        raise UsageError(f"`{name}` is {wanted}, received {value!r}.")
-    if name == "std" and (numbers <= 0).any():
-        raise UsageError(f"`std` is above 0, received {value!r}.")
-    return numbers * (data.white / 255)
+def _preparation(
+    predictor: Predictor, mean: Sequence[float] | float | None, std: Sequence[float] | float | None
+) -> dict[str, np.ndarray]:
+    """`mean` and `std` for pixels from 0 to 255, float64; nothing if they are the data set's."""
+    if (mean is None) != (std is None):
+        raise UsageError("Give mean and std together, or neither: the data set's own.")
+    if mean is None:
+        if not predictor.takes_integers:
+            return {}
+        mean, std = 0.0, 1.0
+    channels = (predictor.input_shape or (None,))[-1] or 3
+    try:
+        given = (("mean", mean), ("std", std))
+        return {name: pixel_numbers(name, value, channels) for name, value in given}
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def dataset_of(model: str | pathlib.Path | tf.keras.Model) -> str:
@@ -166,7 +173,7 @@ def evaluate_poses(
         there is no such person), what they are of (`images`, `persons`, `boxes`, `flip_test`,
         `decoding`), and in `mean_pose` the ten numbers of the training persons' mean pose in the
         same boxes, `None` where there are no annotations of such persons, or too few to have each
-        keypoint labelled.
+        keypoint labelled; and `mean` and `std` where they are given.
 
     # Raises
         UsageError: if there is no such model, it is no pose network or gives NaN, or the boxes
@@ -184,6 +191,9 @@ def evaluate_poses(
     baseline = _mean_pose(folder, split, boxes)  # seconds, and wrong boxes show before the hours
     numbers = evaluate_pose(estimator, split, boxes=boxes)
     about = {"model": name, "sha256": _sha256(model), "dataset": POSES}
+    for key, value in (("mean", mean), ("std", std)):
+        if value is not None:
+            about[key] = np.asarray(value, np.float64).tolist()
     return {**about, **numbers, "mean_pose": baseline}
 
 

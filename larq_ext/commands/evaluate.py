@@ -34,7 +34,8 @@ from larq_ext.commands._options import DATASETS, DECODINGS, json_option, pixel_o
 )
 @pixel_options(
     "What is subtracted from pixels of 0 to 255, a number for each channel or one, instead of the "
-    "mean of the data set. A model that prepares its images itself: --mean 0 --std 1."
+    "mean of the data set (poses: of ImageNet, or what the zoo says). A model that prepares its "
+    "images itself: --mean 0 --std 1."
 )
 @json_option
 def command(
@@ -99,6 +100,7 @@ def command(
         click.echo(
             f"{result['model']}: top-1 {result['top1']:.2%}, loss {result['loss']:.4f} "
             f"on {result['n']} test images of {result['dataset']}"
+            + (f", mean {result['mean']}, std {result['std']}" if "mean" in result else "")
         )
 
 

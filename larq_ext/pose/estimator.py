@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from larq_ext._images import IMAGENET_MEAN, IMAGENET_STD
+from larq_ext._images import IMAGENET_MEAN, IMAGENET_STD, pixel_numbers
 from larq_ext._models_io import check_name, load_predictor, note_of
 from larq_ext.pose import geometry
 from larq_ext.pose.decode import METHODS, decode, mirror_back
@@ -90,13 +90,11 @@ class PoseEstimator:
                 std = np.divide(entry.preprocessing.std, scale) if std is None else std
         self._predictor = load_predictor(model)
         usual = (0.0, 1.0) if self._predictor.takes_integers else (IMAGENET_MEAN, IMAGENET_STD)
-        self._mean = np.asarray(usual[0] if mean is None else mean, np.float32)
-        self._std = np.asarray(usual[1] if std is None else std, np.float32)
-        for field, values in (("mean", self._mean), ("std", self._std)):
-            if values.size not in (1, 3) or not np.isfinite(values).all():
-                raise ValueError(f"`{field}` is one number or three, received {values.tolist()}.")
-        if (self._std <= 0).any():
-            raise ValueError(f"`std` is above 0, received {self._std.tolist()}.")
+        chosen = (
+            pixel_numbers(field, default if value is None else value, 3).astype(np.float32)
+            for field, value, default in (("mean", mean, usual[0]), ("std", std, usual[1]))
+        )
+        self._mean, self._std = chosen
         name = model if isinstance(model, str | Path) else model.name
         self.input_size = _input_size(name, self._predictor.input_shape, input_size)
         self._map_size = (self.input_size[0] // STRIDE, self.input_size[1] // STRIDE)

@@ -63,7 +63,7 @@ def test_a_model_that_takes_integers_prepares_them_itself():
     (pose,) = PoseEstimator(whole).predict(spot_picture(), [BOX])
     np.testing.assert_allclose(pose.keypoints, expected.keypoints, atol=1e-3)
     for wrong in ({"mean": [1, 2]}, {"std": 0}, {"std": [1, 1, np.nan]}):
-        with pytest.raises(ValueError, match=r"is one number or three|is above 0"):
+        with pytest.raises(ValueError, match=r"is one number or 3|is finite|is above 0"):
             PoseEstimator(network, **wrong)
 
 

@@ -88,14 +88,27 @@ def test_a_model_that_prepares_its_images_itself_is_evaluated(tmp_path):
     expected = evaluate(network, dataset="digits")
     assert (found["n"], found["top1"]) == (expected["n"], expected["top1"])
     assert found["loss"] == pytest.approx(expected["loss"], rel=1e-4)
+    assert (found["mean"], found["std"]) == ([0], [1])
     assert json.loads(run(*words).stdout)["loss"] != pytest.approx(expected["loss"], rel=1e-3)
     for setting, message in (
-        ({"mean": (1, 2)}, r"`mean` is one number, received \(1, 2\)"),
-        ({"std": 0}, "`std` is above 0, received 0"),
-        ({"std": float("nan")}, "`std` is one number, received nan"),
+        ({"mean": (1, 2), "std": 1}, r"`mean` is one number, received \[1.0, 2.0\]"),
+        ({"mean": 0, "std": 0}, "`std` is above 0, received 0"),
+        ({"mean": 0, "std": float("nan")}, "`std` is finite, received nan"),
+        ({"std": 255}, "Give mean and std together"),
     ):
         with pytest.raises(UsageError, match=message):
-            evaluate(model, dataset="digits", **setting)
+            evaluate(model, dataset="cifar10", data_dir="nowhere", **setting)
+
+
+def test_a_model_that_takes_integers_gets_pixels():
+    network = tiny.tiny_network(input_shape=(8, 8, 1), num_classes=10, quantizer="fda")
+    data = datasets.load("digits", None)
+    pixels = tf.keras.Input((8, 8, 1), dtype="uint8")
+    own = tf.keras.layers.Rescaling(1 / 255 / data.std[0], -data.mean[0] / data.std[0])
+    found = evaluate(tf.keras.Model(pixels, network(own(pixels))), dataset="digits")
+    expected = evaluate(network, dataset="digits")
+    assert (found["mean"], found["std"]) == (0, 1) and "mean" not in expected
+    assert found["loss"] == pytest.approx(expected["loss"], rel=0.05)  # pixels are rounded
 
 
 @pytest.mark.slow

@@ -71,10 +71,10 @@ void Tile(const ConvPlan& plan, int pixels, int blocks, const uint8_t* const* co
   }
 }
 
-// With 16 channels or less a word has room for two taps, so a row of up to four taps is one pair of
-// words.
+// With 16 channels or less a word has room for two taps, so a row of three or four taps is one pair
+// of words. (A row of two is one without that.)
 inline bool JoinsTaps(const ConvShape& shape) {
-  return shape.group_channels_in <= 16 && shape.filter_width > 1 && shape.filter_width <= 4;
+  return shape.group_channels_in <= 16 && (shape.filter_width == 3 || shape.filter_width == 4);
 }
 
 // The words a1 and a2 of a joined row, from its taps or from vectors of them.
