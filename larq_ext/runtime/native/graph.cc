@@ -11,7 +11,7 @@
 namespace larq_ext {
 namespace {
 
-enum class Op { kQuantize, kDequantize, kConv, kPool, kAdd, kActivation };
+enum class Op { kQuantize, kDequantize, kConv, kPool, kAdd, kShift, kActivation };
 
 Shape ShapeOf(const TfLiteTensor& tensor) {
   if (tensor.dims == nullptr) return {};
@@ -44,11 +44,20 @@ bool IsBinaryOp(const TfLiteRegistration* registration) {
 }
 
 // Slopes of a PReLU that are given by channel.
-bool HasChannelSlopes(const TfLiteTensor& slopes, int channels) {
-  if (slopes.type != kTfLiteFloat32 || !IsConstant(slopes)) return false;
-  const Shape shape = ShapeOf(slopes);
+// Whether it is a constant with a number for each channel.
+bool IsByChannel(const TfLiteTensor& tensor, int channels) {
+  if (tensor.type != kTfLiteFloat32 || !IsConstant(tensor)) return false;
+  const Shape shape = ShapeOf(tensor);
   return !shape.empty() && shape.back() == channels && NumberOfElements(shape) == channels &&
-         slopes.bytes >= sizeof(float) * channels;
+         tensor.bytes >= sizeof(float) * channels;
+}
+
+// Numbers by channel, padded for the kernels.
+std::vector<float> ReadByChannel(const TfLiteTensor& tensor) {
+  const int channels = ShapeOf(tensor).back();
+  std::vector<float> numbers(channels + kChannelPadding, 0.0f);
+  std::copy_n(static_cast<const float*>(tensor.data), channels, numbers.begin());
+  return numbers;
 }
 
 bool ReadFusedActivation(int64_t value, Activation* activation) {
@@ -93,7 +102,7 @@ struct Graph::Node {
   int output = -1;
   std::string name;
   Activation activation = Activation::kNone;  // fused into an ADD, or a RELU
-  int slopes = -1;                            // tensor of a PReLU
+  int by_channel = -1;                        // slopes of a PReLU, or what is added
   Step step;                                  // options of pooling and convolution
   bool done = false;                          // part of an earlier step
   int ends = -1;                              // the step whose last operator this is
@@ -122,13 +131,12 @@ bool IsWanted(const TfLiteContext* context, const TfLiteNode* node,
       NumberOfElements(shape) < 1 || ShapeOf(output) != shape) {
     return false;
   }
-  if (is_add) {
-    const TfLiteTensor& y = context->tensors[node->inputs->data[1]];
-    return ShapeOf(y) == shape && !IsConstant(y) && node->inputs->data[0] != node->inputs->data[1];
+  if (code == kTfLiteBuiltinRelu) return true;
+  const TfLiteTensor& y = context->tensors[node->inputs->data[1]];
+  if (is_add && !IsConstant(y)) {
+    return ShapeOf(y) == shape && node->inputs->data[0] != node->inputs->data[1];
   }
-  return code == kTfLiteBuiltinRelu ||
-         (from_binary.count(node->inputs->data[0]) != 0 &&
-          HasChannelSlopes(context->tensors[node->inputs->data[1]], shape.back()));
+  return IsByChannel(y, shape.back());
 }
 
 std::string Graph::ReadConv(TfLiteContext* context, const TfLiteNode& raw, Node* node) const {
@@ -227,6 +235,11 @@ std::string Graph::ReadNode(TfLiteContext* context, int index, Node* node) const
     node->op = Op::kAdd;
     node->name = "ADD";
     node->activation = AddActivation(raw);
+    if (IsConstant(context->tensors[node->inputs[1]])) {
+      node->op = Op::kShift;
+      node->by_channel = node->inputs[1];
+      node->inputs.resize(1);
+    }
     return "";
   }
   if (registration->builtin_code == kTfLiteBuiltinRelu) {
@@ -239,7 +252,7 @@ std::string Graph::ReadNode(TfLiteContext* context, int index, Node* node) const
     node->op = Op::kActivation;
     node->name = "PRELU";
     node->activation = Activation::kPrelu;
-    node->slopes = node->inputs[1];
+    node->by_channel = node->inputs[1];
     node->inputs.resize(1);
     return "";
   }
@@ -291,19 +304,39 @@ std::string Graph::ReadNode(TfLiteContext* context, int index, Node* node) const
   return error.empty() ? "" : name + ": " + error;
 }
 
-void Graph::ReadActivation(TfLiteContext* context, const Node& node, Act* act) const {
-  act->activation = node.activation;
-  if (node.activation != Activation::kPrelu) return;
-  const TfLiteTensor& slopes = context->tensors[node.slopes];
-  const int channels = ShapeOf(slopes).back();
-  act->slope.assign(channels + kChannelPadding, 0.0f);
-  std::copy_n(static_cast<const float*>(slopes.data), channels, act->slope.begin());
+bool Graph::Take(TfLiteContext* context, const Node& node, int source, Step* step,
+                 Place* place) const {
+  std::vector<float> numbers;
+  if (node.by_channel >= 0) numbers = ReadByChannel(context->tensors[node.by_channel]);
+  if (node.op == Op::kActivation) {
+    if (*place > kSecond) return false;
+    (*place == kFirst ? step->first : step->second) = {node.activation, std::move(numbers)};
+    *place = *place == kFirst ? kResidual : kBehind;
+    return true;
+  }
+  const bool activates = node.activation != Activation::kNone;
+  if (node.op == Op::kAdd && *place <= kResidual) {
+    step->residual = node.inputs[node.inputs[0] == source ? 1 : 0];
+    *place = kBefore;
+  } else if (node.op == Op::kShift && *place <= kBefore) {
+    step->before = std::move(numbers);
+    *place = kSecond;
+  } else if (node.op == Op::kShift && *place <= kBehind && !activates) {
+    step->behind = std::move(numbers);
+    *place = kFull;
+  } else {
+    return false;
+  }
+  if (activates) {
+    step->second.activation = node.activation;
+    *place = kBehind;
+  }
+  return true;
 }
 
-// Follows the values of `step` as long as exactly one operator waits for them and it fits the form
-// second(first(y) + residual).
-int Graph::Join(TfLiteContext* context, std::vector<Node>* nodes, int last, Step* step) const {
-  bool added = step->residual >= 0;
+// Follows the values of `step` as long as exactly one operator waits for them and has its place.
+int Graph::Join(TfLiteContext* context, std::vector<Node>* nodes, int last, Place place,
+                Step* step) const {
   while (true) {
     const auto users = users_.find(step->values);
     if (external_.count(step->values) != 0 || users == users_.end() || users->second.size() != 1) {
@@ -311,16 +344,7 @@ int Graph::Join(TfLiteContext* context, std::vector<Node>* nodes, int last, Step
     }
     const int index = users->second.front();
     Node& next = (*nodes)[index];
-    if (index <= last || next.done) return last;
-    if (next.op == Op::kActivation) {
-      Act& act = added ? step->second : step->first;
-      if (act.activation != Activation::kNone) return last;
-      ReadActivation(context, next, &act);
-    } else if (next.op == Op::kAdd && !added) {
-      step->residual = next.inputs[next.inputs[0] == step->values ? 1 : 0];
-      step->second.activation = next.activation;
-      added = true;
-    } else {
+    if (index <= last || next.done || !Take(context, next, step->values, step, &place)) {
       return last;
     }
     next.done = true;
@@ -361,7 +385,33 @@ void Graph::JoinPacking(std::vector<Node>* nodes) {
                                 return step.kind == Kind::kPack && step.source < 0;
                               }),
                steps_.end());
-  // Numbers that nobody reads any more need not be stored.
+}
+
+// A step that only adds constants to numbers for the sake of their signs is left to the step that
+// makes the numbers.
+void Graph::JoinThresholds() {
+  for (Step& step : steps_) {
+    if (step.kind != Kind::kFinish || step.bits < 0 || step.values >= 0 || step.residual >= 0 ||
+        step.first.activation != Activation::kNone || step.before.empty() ||
+        step.second.activation != Activation::kNone || !step.behind.empty()) {
+      continue;
+    }
+    for (Step& producer : steps_) {
+      if (producer.values != step.source || producer.bits >= 0) continue;
+      producer.bits = step.bits;
+      producer.threshold = std::move(step.before);
+      producer.name += "+" + step.name;
+      step.source = -1;
+      break;
+    }
+  }
+  steps_.erase(std::remove_if(steps_.begin(), steps_.end(),
+                              [](const Step& step) { return step.source < 0; }),
+               steps_.end());
+}
+
+// Numbers that nobody reads need not be stored where their signs are.
+void Graph::DropUnread() {
   std::set<int> read(external_.begin(), external_.end());
   for (const Step& step : steps_) {
     for (int tensor : Inputs(step)) read.insert(tensor);
@@ -395,6 +445,7 @@ std::string Graph::Build(TfLiteContext* context, const TfLiteIntArray* indices,
       step.name = node.name;
       step.source = node.inputs[0];
       int last = static_cast<int>(i);
+      Place place = kFirst;
       switch (node.op) {
         case Op::kQuantize:
           step.kind = Kind::kPack;
@@ -412,23 +463,18 @@ std::string Graph::Build(TfLiteContext* context, const TfLiteIntArray* indices,
           step.kind = Kind::kConv;
           if (step.conv_output == Output::kFloat) {
             step.values = node.output;
-            last = Join(context, &nodes, last, &step);
+            last = Join(context, &nodes, last, place, &step);
           } else {
             step.output = node.output;
           }
           break;
         case Op::kAdd:
-          step.kind = Kind::kFinish;
-          step.residual = node.inputs[1];
-          step.second.activation = node.activation;
-          step.values = node.output;
-          last = Join(context, &nodes, last, &step);
-          break;
+        case Op::kShift:
         case Op::kActivation:
           step.kind = Kind::kFinish;
-          ReadActivation(context, node, &step.first);
+          Take(context, node, step.source, &step, &place);
           step.values = node.output;
-          last = Join(context, &nodes, last, &step);
+          last = Join(context, &nodes, last, place, &step);
           break;
       }
       ending[last].push_back(std::move(step));
@@ -436,6 +482,9 @@ std::string Graph::Build(TfLiteContext* context, const TfLiteIntArray* indices,
     for (Step& step : ending[i]) steps_.push_back(std::move(step));
   }
   JoinPacking(&nodes);
+  DropUnread();
+  JoinThresholds();
+  DropUnread();
   for (const Step& step : steps_) {
     for (int tensor : Inputs(step)) types_[tensor] = context->tensors[tensor].type;
     for (int tensor : Outputs(step)) types_[tensor] = context->tensors[tensor].type;
@@ -526,10 +575,11 @@ std::string Graph::InferShapes(TfLiteContext* context) {
     if (step.residual >= 0 && shape_of(step.residual) != numbers) {
       return step.name + ": the shapes of a sum differ";
     }
-    for (const Act* act : {&step.first, &step.second}) {
-      if (!act->slope.empty() &&
-          act->slope.size() != static_cast<size_t>(numbers.back()) + kChannelPadding) {
-        return step.name + ": a PReLU does not have one slope for each channel";
+    for (const std::vector<float>* by_channel :
+         {&step.first.slope, &step.before, &step.second.slope, &step.behind, &step.threshold}) {
+      if (!by_channel->empty() &&
+          by_channel->size() != static_cast<size_t>(numbers.back()) + kChannelPadding) {
+        return step.name + ": a PRELU or ADD does not have one number for each channel";
       }
     }
     if (step.values >= 0) shapes_[step.values] = numbers;
@@ -637,6 +687,9 @@ Finish Graph::FinishOf(TfLiteContext* context, const Step& step) {
   finish.first_slope = step.first.slope.data();
   finish.second = step.second.activation;
   finish.second_slope = step.second.slope.data();
+  if (!step.before.empty()) finish.before = step.before.data();
+  if (!step.behind.empty()) finish.behind = step.behind.data();
+  if (!step.threshold.empty()) finish.threshold = step.threshold.data();
   finish.residual = static_cast<const float*>(Data(context, step.residual));
   finish.values = static_cast<float*>(Data(context, step.values));
   finish.bits = static_cast<uint32_t*>(Data(context, step.bits));

@@ -65,9 +65,10 @@ class Graph {
     BConv::Source source_kind = BConv::Source::kBits;
     int zero_point = 0;
     Output conv_output = Output::kFloat;
-    // Finishing.
+    // Finishing: y = second(first(y) + residual + before) + behind, and the signs of y + threshold.
     Act first, second;
     int residual = -1;
+    std::vector<float> before, behind, threshold;  // by channel, padded for the kernels
     int values = -1;
     int bits = -1;
   };
@@ -80,10 +81,17 @@ class Graph {
   struct Node;
   std::string ReadNode(TfLiteContext* context, int index, Node* node) const;
   std::string ReadConv(TfLiteContext* context, const TfLiteNode& raw, Node* node) const;
-  void ReadActivation(TfLiteContext* context, const Node& node, Act* act) const;
+  // Finishing's places, in their order: a step is filled from the first to the last.
+  enum Place { kFirst, kResidual, kBefore, kSecond, kBehind, kFull };
+  // Lets `step` do what the float operator `node` does with the numbers of tensor `source`, if it
+  // fits at `place` or a later one, which then becomes the next one that is free.
+  bool Take(TfLiteContext* context, const Node& node, int source, Step* step, Place* place) const;
   // Joins to `step` the float operators that only wait for tensor `values`; returns the last node.
-  int Join(TfLiteContext* context, std::vector<Node>* nodes, int last, Step* step) const;
+  int Join(TfLiteContext* context, std::vector<Node>* nodes, int last, Place place,
+           Step* step) const;
   void JoinPacking(std::vector<Node>* nodes);
+  void JoinThresholds();
+  void DropUnread();
   std::string InferShapes(TfLiteContext* context);
   void PlaceBuffers(TfLiteContext* context);
   bool IsAsPrepared(const TfLiteContext* context, int tensor, const Shape& shape) const;

@@ -42,19 +42,31 @@ struct ConvShape {
 
 enum class Activation { kNone, kRelu, kReluN1To1, kRelu6, kPrelu };
 
+// How much is to be done with a float value: nothing, all but the summands by channel, or all. Each
+// has code of its own, because a look for summands in every vector is felt in small layers.
+enum class Finishing { kNone, kUsual, kShifted };
+
 // What happens to a float value on its way to memory:
-//   y = second(first(y) + residual), stored as a number, as a sign bit, or both.
+//   y = second(first(y) + residual + before) + behind,
+// stored as a number, as the sign bit of y + threshold, or both. The arrays by channel are padded
+// with kChannelPadding elements.
 struct Finish {
   Activation first = Activation::kNone;
   const float* first_slope = nullptr;  // of PReLU, by channel
   const float* residual = nullptr;     // laid out like the output
+  const float* before = nullptr;       // by channel
   Activation second = Activation::kNone;
   const float* second_slope = nullptr;
+  const float* behind = nullptr;     // by channel
+  const float* threshold = nullptr;  // by channel
   float* values = nullptr;
   uint32_t* bits = nullptr;
 
-  bool plain() const {
-    return first == Activation::kNone && residual == nullptr && second == Activation::kNone;
+  Finishing finishing() const {
+    if (before != nullptr || behind != nullptr || threshold != nullptr) return Finishing::kShifted;
+    const bool none = first == Activation::kNone && residual == nullptr &&
+                      second == Activation::kNone && bits == nullptr;
+    return none ? Finishing::kNone : Finishing::kUsual;
   }
 };
 

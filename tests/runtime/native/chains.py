@@ -52,6 +52,10 @@ class Maker:
     def slopes(self, channels: int) -> np.ndarray:
         return (self.rng.integers(-4, 9, (1, 1, channels)) / 4).astype(np.float32)
 
+    def shifted(self, x: int, channels: int, activation: str = "NONE") -> int:
+        """ADD of a constant by channel."""
+        return self.graph.add(x, self.graph.constant(self.images(channels)), activation)
+
     def conv(self, x: int, channels_in: int, out: int, kernel=(3, 3), **settings) -> int:
         """Multipliers of +-1/4, +-1/2 and +-1, biases of up to +-8 in steps of 1/4."""
         filters = random_filters(self.rng, out, kernel, channels_in)
@@ -129,6 +133,46 @@ def two_prelus(size: Size, seed: int) -> Chain:
     y = g.add(g.prelu(make.conv(g.quantize(x), c, c), make.slopes(c)), x)
     y = g.prelu(y, make.slopes(c))
     return Chain("two prelus", g, [make.conv(g.quantize(y), c, c, (1, 1))], [make.images()])
+
+
+def reactnet(size: Size, seed: int, blocks: int = 2) -> Chain:
+    """Blocks of ADD -> Quantize -> Bconv -> ADD with the block's input -> ADD -> PRELU -> ADD,
+    where the others add a constant by channel."""
+    make = Maker(size, seed)
+    g, c = make.graph, size.channels
+    x = g.input(size.shape)
+    for _ in range(blocks):
+        y = make.conv(g.quantize(make.shifted(x, c)), c, c)
+        x = make.shifted(g.prelu(make.shifted(g.add(y, x), c), make.slopes(c)), c)
+    return Chain("reactnet", g, [x], [make.images()])
+
+
+def shifts(size: Size, seed: int) -> Chain:
+    """Bconv, then constants by channel in every order with the other float operators."""
+    make = Maker(size, seed)
+    g, c = make.graph, size.channels
+    x = g.input(size.shape)
+    bits = g.quantize(x)
+    behind_each = make.shifted(g.prelu(make.conv(bits, c, c), make.slopes(c)), c)
+    behind_each = make.shifted(g.relu(behind_each), c)
+    three = make.shifted(make.shifted(make.shifted(make.conv(bits, c, c), c), c), c)
+    clipped = g.add(make.shifted(make.conv(bits, c, c), c, "RELU6"), x)
+    clipped = make.shifted(make.shifted(clipped, c, "RELU_N1_TO_1"), c)
+    first = make.shifted(g.add(g.relu(make.shifted(make.conv(bits, c, c), c)), x), c)
+    again = make.conv(g.quantize(make.shifted(g.relu(make.shifted(behind_each, c)), c)), c, c)
+    return Chain("shifts", g, [behind_each, three, clipped, first, again], [make.images()])
+
+
+def thresholds(size: Size, seed: int) -> Chain:
+    """Signs of the same numbers at several thresholds, and at one behind everything else."""
+    make = Maker(size, seed)
+    g, c = make.graph, size.channels
+    y = g.add(make.conv(g.quantize(g.input(size.shape)), c, c), g.input(size.shape))
+    bits = [g.quantize(make.shifted(y, c)) for _ in range(2)]
+    full = make.conv(g.quantize(y), c, c)
+    full = make.shifted(make.shifted(make.shifted(full, c), c), c)
+    sums = [make.conv(one, c, c) for one in (*bits, g.quantize(full))]
+    return Chain("thresholds", g, [*sums, bits[0]], [make.images(), make.images()])
 
 
 def shared_slope(size: Size, seed: int) -> Chain:
@@ -265,6 +309,9 @@ BUILDERS: list[Callable[[Size, int], Chain]] = [
     bi_real_prelu_first,
     bi_real_prelu_last,
     two_prelus,
+    reactnet,
+    shifts,
+    thresholds,
     shared_slope,
     relus,
     add_activations,

@@ -330,7 +330,7 @@ def wrong_neighbours() -> Iterator[Malformed]:
         graph, y = _after_conv()
         y = graph.prelu(y, np.ones(slopes, np.float32))
         yield Malformed(f"prelu: slopes {slopes}", graph.build([y]), wanted)
-    for other in [(1, 4, 5, 31), (2, 4, 5), (1, 4, 6, 32), (3, 7)]:
+    for other in [(1, 4, 5, 31), (2, 4, 5), (1, 4, 6, 32), (3, 7), (33,), (1, 1, 1, 31)]:
         graph, y = _after_conv()
         z = graph.tensor((1, 4, 5, 32))
         graph.builtin(0, [y, graph.constant(np.ones(other, np.float32))], [z])

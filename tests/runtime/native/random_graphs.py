@@ -95,7 +95,9 @@ class _Graph:
         shape = self.random.choice([(1,), (self.size.channels,)])
         constant = self.graph.constant(self.make.images(*shape))
         if (x.bound + 4) / x.step < MAX_DIGITS:
-            self._keep(self.graph.add(x.tensor, constant), x.bound + 4, min(x.step, 1 / 8))
+            activation = self.random.choice(["NONE"] * 4 + ["RELU", "RELU6", "RELU_N1_TO_1"])
+            y = self.graph.add(x.tensor, constant, activation)
+            self._keep(y, x.bound + 4, min(x.step, 1 / 8))
 
     def _prelu(self) -> None:
         x = self._recent(self.floats)

@@ -9,7 +9,7 @@
 
 constexpr int kTileChannels = kTileBlocks * kBlock;
 
-template <Output kKind, bool kPlain, bool kAdjusted>
+template <Output kKind, Finishing kFinishing, bool kAdjusted>
 void RunAs(const ConvPlan& plan, const uint8_t* plane, int64_t begin, int64_t end, int part,
            int parts) {
   const ConvShape& shape = plan.shape;
@@ -72,7 +72,7 @@ void RunAs(const ConvPlan& plan, const uint8_t* plane, int64_t begin, int64_t en
       }
       Tile(plan, pixels, blocks, corners, filter, sums);
       for (int p = 0; p < pixels; ++p) {
-        Emit<Sum, kKind, kPlain, kAdjusted>(
+        Emit<Sum, kKind, kFinishing, kAdjusted>(
             sums + p * kTileChannels, transform, corrections[p], (pixel + p) * channels + channel,
             bits == nullptr ? nullptr : bits + (pixel + p) * words, channel, count);
       }
@@ -81,20 +81,30 @@ void RunAs(const ConvPlan& plan, const uint8_t* plane, int64_t begin, int64_t en
   }
 }
 
+template <Output kKind, Finishing kFinishing>
+auto ChooseRun(bool adjusted) {
+  return adjusted ? RunAs<kKind, kFinishing, true> : RunAs<kKind, kFinishing, false>;
+}
+
 void Run(const ConvPlan& plan, const uint8_t* plane, int64_t begin, int64_t end, int part,
          int parts) {
   const OutputTransform& transform = plan.transform;
   const bool adjusted = transform.clamps || transform.correction != nullptr;
-  const bool plain = transform.finish.plain() && transform.finish.bits == nullptr;
-  auto* run = RunAs<Output::kFloat, true, false>;
+  auto* run = RunAs<Output::kInt8, Finishing::kNone, true>;
   if (transform.kind == Output::kBits) {
-    run = adjusted ? RunAs<Output::kBits, true, true> : RunAs<Output::kBits, true, false>;
-  } else if (transform.kind == Output::kInt8) {
-    run = RunAs<Output::kInt8, true, true>;
-  } else if (!plain) {
-    run = adjusted ? RunAs<Output::kFloat, false, true> : RunAs<Output::kFloat, false, false>;
-  } else if (adjusted) {
-    run = RunAs<Output::kFloat, true, true>;
+    run = ChooseRun<Output::kBits, Finishing::kNone>(adjusted);
+  } else if (transform.kind == Output::kFloat) {
+    switch (transform.finish.finishing()) {
+      case Finishing::kNone:
+        run = ChooseRun<Output::kFloat, Finishing::kNone>(adjusted);
+        break;
+      case Finishing::kUsual:
+        run = ChooseRun<Output::kFloat, Finishing::kUsual>(adjusted);
+        break;
+      case Finishing::kShifted:
+        run = ChooseRun<Output::kFloat, Finishing::kShifted>(adjusted);
+        break;
+    }
   }
   run(plan, plane, begin, end, part, parts);
 }

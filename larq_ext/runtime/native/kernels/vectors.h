@@ -82,12 +82,16 @@ LARQ_EXT_INLINE Floats Activate(Floats y, Activation activation, const float* sl
 
 // Finishes `count` numbers of one pixel; `offset` is where they lie in tensors of numbers.
 // Returns their sign bits, the first in bit `shift`.
+template <bool kShifted>
 LARQ_EXT_INLINE uint32_t FinishLanes(Floats y, const Finish& finish, int64_t offset, int channel,
                                      int count, int shift) {
   y = Activate(y, finish.first, finish.first_slope, channel);
   if (finish.residual != nullptr) y += LoadSome(finish.residual + offset, count);
+  if (kShifted && finish.before != nullptr) y += Load<Floats>(finish.before + channel);
   y = Activate(y, finish.second, finish.second_slope, channel);
+  if (kShifted && finish.behind != nullptr) y += Load<Floats>(finish.behind + channel);
   if (finish.values != nullptr) StoreSome(finish.values + offset, y, count);
+  if (kShifted && finish.threshold != nullptr) y += Load<Floats>(finish.threshold + channel);
   return finish.bits == nullptr ? 0 : NegativeLanes(y) << shift;
 }
 
@@ -107,11 +111,12 @@ LARQ_EXT_INLINE void StoreInt8(int8_t* to, Floats y, int count) {
 
 // Turns the counts of up to 32 output channels of one pixel into outputs: `kNumber` of them, or
 // `count` where that is 0. Known numbers are whole vectors.
-template <class Sum, Output kKind, bool kPlain, bool kAdjusted, int kNumber>
+template <class Sum, Output kKind, Finishing kFinishing, bool kAdjusted, int kNumber>
 LARQ_EXT_INLINE void EmitWord(const Sum* sums, const OutputTransform& transform,
                               const int32_t* correction, int64_t offset, uint32_t* pixel_bits,
                               int channel, int count) {
   static_assert(kNumber % kLanes == 0, "no part of a vector");
+  constexpr bool kShifted = kFinishing == Finishing::kShifted;
   const int number = kNumber > 0 ? kNumber : count;
   uint32_t bits = 0;
   for (int lane = 0; lane < number; lane += kLanes) {
@@ -131,37 +136,39 @@ LARQ_EXT_INLINE void EmitWord(const Sum* sums, const OutputTransform& transform,
                      Load<Floats>(transform.bias + c);
     if (kKind == Output::kInt8) {
       StoreInt8(transform.int8 + offset + lane, y, left);
-    } else if (kPlain) {
+    } else if (kFinishing == Finishing::kNone) {
       StoreSome(transform.finish.values + offset + lane, y, left);
     } else {
-      bits |= FinishLanes(y, transform.finish, offset + lane, c, left, lane);
+      bits |= FinishLanes<kShifted>(y, transform.finish, offset + lane, c, left, lane);
     }
   }
-  const bool writes = kKind == Output::kBits || (kKind == Output::kFloat && !kPlain);
+  const bool writes = kKind == Output::kBits ||
+                      (kKind == Output::kFloat && kFinishing != Finishing::kNone);
   if (writes && pixel_bits != nullptr) {
     StoreBits(pixel_bits, channel, number, kNumber > 0 ? bits : bits & LowBits(number));
   }
 }
 
 // The same for any number of channels.
-template <class Sum, Output kKind, bool kPlain, bool kAdjusted>
+template <class Sum, Output kKind, Finishing kFinishing, bool kAdjusted>
 LARQ_EXT_INLINE void Emit(const Sum* sums, const OutputTransform& transform,
                           const int32_t* correction, int64_t offset, uint32_t* pixel_bits,
                           int channel, int count) {
   for (; count >= 32; count -= 32, sums += 32, offset += 32, channel += 32) {
-    EmitWord<Sum, kKind, kPlain, kAdjusted, 32>(sums, transform, correction, offset, pixel_bits,
-                                                channel, 32);
+    EmitWord<Sum, kKind, kFinishing, kAdjusted, 32>(sums, transform, correction, offset,
+                                                    pixel_bits, channel, 32);
   }
   if (count == 16) {
-    EmitWord<Sum, kKind, kPlain, kAdjusted, 16>(sums, transform, correction, offset, pixel_bits,
-                                                channel, 16);
+    EmitWord<Sum, kKind, kFinishing, kAdjusted, 16>(sums, transform, correction, offset,
+                                                    pixel_bits, channel, 16);
   } else if (count > 0) {
-    EmitWord<Sum, kKind, kPlain, kAdjusted, 0>(sums, transform, correction, offset, pixel_bits,
-                                               channel, count);
+    EmitWord<Sum, kKind, kFinishing, kAdjusted, 0>(sums, transform, correction, offset,
+                                                   pixel_bits, channel, count);
   }
 }
 
-void FinishRows(const float* values, int64_t rows, int channels, const Finish& finish) {
+template <bool kShifted>
+void FinishRowsAs(const float* values, int64_t rows, int channels, const Finish& finish) {
   const int words = (channels + 31) / 32;
   for (int64_t row = 0; row < rows; ++row) {
     for (int start = 0; start < channels; start += 32) {
@@ -170,12 +177,17 @@ void FinishRows(const float* values, int64_t rows, int channels, const Finish& f
       for (int lane = 0; lane < here; lane += kLanes) {
         const int c = start + lane;
         const int64_t offset = row * channels + c;
-        bits |= FinishLanes(LoadSome(values + offset, here - lane), finish, offset, c, here - lane,
-                            lane);
+        bits |= FinishLanes<kShifted>(LoadSome(values + offset, here - lane), finish, offset, c,
+                                      here - lane, lane);
       }
       if (finish.bits != nullptr) finish.bits[row * words + start / 32] = bits & LowBits(here);
     }
   }
+}
+
+void FinishRows(const float* values, int64_t rows, int channels, const Finish& finish) {
+  const bool shifted = finish.finishing() == Finishing::kShifted;
+  (shifted ? FinishRowsAs<true> : FinishRowsAs<false>)(values, rows, channels, finish);
 }
 
 void PackFloat(const float* values, int64_t rows, int channels, uint32_t* bits) {
