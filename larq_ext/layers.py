@@ -3,6 +3,8 @@
 ```python
 lqx.layers.QuantConv2D(64, 3, padding="same", quantizer="fda")
 ```
+
+And `LearnableBias`, which moves the thresholds of the signs behind it.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from larq_ext.quantizers import FDA, BinaryQuantizer, LearnableScale, MagnitudeC
 from larq_ext.quantizers._base import RoleQuantizer
 from larq_ext.quantizers._sharing import join
 
-__all__ = ["QuantConv2D", "QuantDense"]
+__all__ = ["LearnableBias", "QuantConv2D", "QuantDense"]
 
 SCALES = ("learned", None)
 # Quantizers to 0 and something: 1 would be another value at the border.
@@ -308,6 +310,52 @@ class QuantDense(_MethodLayer, lq.layers.QuantDense):
             if self.use_bias:
                 outputs += self.bias
             return outputs if self.activation is None else self.activation(outputs)
+
+
+@tf.keras.utils.register_keras_serializable(package="larq_ext")
+class LearnableBias(tf.keras.layers.Layer):
+    """A trained number for each channel, added to it.
+
+    `output = input + bias`; the gradient for the input is that of the output, the one for the bias
+    its sum over samples and positions.
+
+    In front of a binary layer it moves the threshold of the signs alone, which a norm in front of
+    a shortcut cannot: `LearnableBias` and a quantizer of inputs are the RSign of ReActNet, and a
+    `PReLU` between two of them is its RPReLU.
+
+    Deploys as: a float `ADD` with a constant by channel, which `larq_ext.runtime` joins to the
+    binary convolution before it. The next one stays binary.
+
+    # Arguments
+        bias_initializer: Initializer of the numbers.
+        **kwargs: Arguments of `tf.keras.layers.Layer`.
+
+    # Input shape
+        `(samples, ..., channels)`
+
+    # Output shape
+        That of the input.
+
+    # References
+        - [ReActNet](https://arxiv.org/abs/2003.03488)
+    """
+
+    def __init__(self, bias_initializer="zeros", **kwargs):
+        super().__init__(**kwargs)
+        self.bias_initializer = tf.keras.initializers.get(bias_initializer)
+
+    def build(self, input_shape):
+        self.bias = self.add_weight(
+            name="bias", shape=input_shape[-1:], initializer=self.bias_initializer
+        )
+        super().build(input_shape)
+
+    def call(self, inputs):
+        return inputs + self.bias
+
+    def get_config(self):
+        initializer = tf.keras.initializers.serialize(self.bias_initializer)
+        return {**super().get_config(), "bias_initializer": initializer}
 
 
 def _found_by_name(of_larq: Any, ours: Any) -> None:

@@ -20,18 +20,23 @@ SHAPES = {
     "ResNet34": (64, 64, 3),
     "VGGSmall": (16, 16, 3),
 }
-# Each with the method of its paper, whose name it has.
+# Each with the method of its paper, whose name most have; FDA-BNN takes ReActNet, too.
 VARIANTS = {
     "AlexNet": ("learnable_scale",),
-    "ResNet18": ("siman", "mlp_classifier", "learnable_scale"),
-    "ResNet18Cifar": ("siman",),
-    "ResNet20": ("siman", "fda"),
-    "ResNet34": ("siman", "mlp_classifier", "learnable_scale"),
+    "ResNet18": ("siman", "mlp_classifier", "learnable_scale", "reactnet"),
+    "ResNet18Cifar": ("siman", "reactnet"),
+    "ResNet20": ("siman", "fda", "reactnet"),
+    "ResNet34": ("siman", "mlp_classifier", "learnable_scale", "reactnet"),
     "VGGSmall": ("siman", "learnable_scale"),
 }
+METHOD = {"reactnet": "fda"}
 CASES = [
     *((network, None, method) for network in SHAPES for method in lqx.quantizers.METHODS),
-    *((network, paper, paper) for network, papers in VARIANTS.items() for paper in papers),
+    *(
+        (net, paper, METHOD.get(paper, paper))
+        for net, papers in VARIANTS.items()
+        for paper in papers
+    ),
 ]
 # Each network but ResNet34, which has the blocks of ResNet18, each method at least twice, and all
 # that blocks and shortcuts can be.
@@ -45,6 +50,7 @@ USUAL = {
     ("ResNet18", "learnable_scale", "learnable_scale"),
     ("ResNet18Cifar", "siman", "siman"),
     ("ResNet20", "fda", "fda"),
+    ("ResNet20", "reactnet", "fda"),
     ("VGGSmall", None, "mlp_classifier"),
 }
 unusual = pytest.mark.exhaustive

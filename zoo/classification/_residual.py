@@ -7,7 +7,12 @@ from typing import Any, Literal
 
 import tensorflow as tf
 
+import larq_ext as lqx
 from larq_ext_zoo import _common as common
+
+# ReActNet also has a bias before and one behind each PReLU. The one before is the norm's beta; what
+# the one behind adds to a shortcut the next norm takes away, and to a sign the bias in front of it.
+REACTNET = ("bias", "conv", "norm")
 
 
 @dataclass(frozen=True)
@@ -15,8 +20,8 @@ class Residual:
     """How a residual network is built; the defaults are those of Bi-Real Net with PReLU.
 
     # Arguments
-        unit: What a binary convolution comes with, in order: `"conv"`, `"norm"` and `"prelu"`
-            (which has a single slope here).
+        unit: What a binary convolution comes with, in order: `"conv"`, `"norm"`, `"prelu"`
+            (which has a single slope here) and `"bias"` (a trained number by channel).
         shortcuts: Shortcuts in a block of two binary convolutions: 2 is one around each, 1 one
             around both.
         activation: After each sum, and between the two convolutions of a block with one
@@ -34,7 +39,7 @@ class Residual:
         gamma: Where the scales of norms start, but for that of the pooled features.
     """
 
-    unit: tuple[Literal["conv", "norm", "prelu"], ...] = ("conv", "norm")
+    unit: tuple[Literal["conv", "norm", "prelu", "bias"], ...] = ("conv", "norm")
     shortcuts: Literal[1, 2] = 2
     activation: Literal["prelu", "hard_tanh"] | None = "prelu"
     downsampling: Literal["pooled", "strided", "binary", "subsampled"] = "pooled"
@@ -147,6 +152,8 @@ def _unit(x, style: Residual, layers, filters: int, size: int, strides: int, nam
             x = layers.conv(x, filters, size, strides, f"{name}_conv")
         elif part == "norm":
             x = common.norm(x, f"{name}_norm", style.gamma)
+        elif part == "bias":
+            x = lqx.layers.LearnableBias(name=f"{name}_bias")(x)
         else:
             x = common.prelu(x, f"{name}_prelu", shared=True)
     return x

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from larq_ext_zoo import _common as common
-from larq_ext_zoo.classification._residual import Residual, residual_network
+from larq_ext_zoo.classification._residual import REACTNET, Residual, residual_network
 
 # PyTorch's default: uniform within 1 / sqrt(fan in).
 _PYTORCH = common.initializer("VarianceScaling", scale=1 / 3, mode="fan_in", distribution="uniform")
@@ -23,6 +23,7 @@ _RESNET20 = {
         real_initializer=_NORMAL,
         logits_initializer=_NORMAL,
     ),
+    "reactnet": Residual(unit=REACTNET, downsampling="subsampled", top_norm=True),
 }
 _RESNET18 = {
     "default": Residual(top_norm=True),
@@ -35,6 +36,7 @@ _RESNET18 = {
         real_initializer=_PYTORCH,
         logits_initializer=_PYTORCH,
     ),
+    "reactnet": Residual(unit=REACTNET, top_norm=True),
 }
 
 
@@ -60,13 +62,16 @@ def ResNet20(
     | `"default"` | conv, norm, sum, PReLU | one around each convolution | | pool, norm |
     | `"siman"` | the same | the same | ReLU | pool, norm |
     | `"fda"` | conv, PReLU, norm | one around each two convolutions | | ReLU, pool |
+    | `"reactnet"` | bias, conv, norm, sum, PReLU | one around each convolution | | pool, norm |
 
     `"siman"` is that of SiMaN's official code, with 271,194 parameters; only a method that
     centres its inputs should follow the stem's ReLU. `"fda"` is that of FDA-BNN's official
     code, but for the first values of the binary kernels, which it does not tell. Both pad with
     zeros: `pad_values=0.0`. Where a convolution has the stride 2, `padding="same"` has its centres
     one pixel further than PyTorch's padding on both sides: weights of the official code would see
-    the pixel beside.
+    the pixel beside. `"reactnet"` is the default network with a trained threshold for the signs of
+    each channel. ReActNet's biases before and behind the PReLU are left out: with them a network
+    can compute nothing that it cannot without.
 
     # Arguments
         input_shape: Height, width and channels.
@@ -76,7 +81,7 @@ def ResNet20(
         num_classes: Number of classes.
         quantizer: Name of a method, or `None` for a network in floating point.
         pad_values: What borders are padded with; `None` is what the method says.
-        variant: `"default"`, `"siman"` or `"fda"`.
+        variant: `"default"`, `"siman"`, `"fda"` or `"reactnet"`.
 
     # Returns
         A model from images to probabilities `(samples, num_classes)`, or features
@@ -89,6 +94,7 @@ def ResNet20(
         - [Bi-Real Net](https://arxiv.org/abs/1808.00278)
         - [SiMaN](https://arxiv.org/abs/2102.07981)
         - [FDA-BNN](https://arxiv.org/abs/2103.00841)
+        - [ReActNet](https://arxiv.org/abs/2003.03488)
     """
     return residual_network(
         "resnet20",
@@ -126,10 +132,12 @@ def ResNet18Cifar(
     |---|---|---|
     | `"default"` | twice (conv, norm, sum, PReLU) | 2x2 mean, real 1x1 conv, norm |
     | `"siman"` | conv, norm, Hardtanh, conv, norm, sum, Hardtanh | binary 1x1 conv, norm |
+    | `"reactnet"` | twice (bias, conv, norm, sum, PReLU) | 2x2 mean, real 1x1 conv, norm |
 
     `"default"` is the block of Bi-Real Net with PReLU: 16 binary layers, 10,985,472 binary
     weights. `"siman"` is that of SiMaN's official code, which pads with zeros: 19 binary layers,
-    11,157,504 binary weights, 11,179,722 parameters.
+    11,157,504 binary weights, 11,179,722 parameters. `"reactnet"` is the default network with a
+    trained threshold for the signs of each channel, see `ResNet20`.
 
     # Arguments
         input_shape: Height, width and channels.
@@ -139,7 +147,7 @@ def ResNet18Cifar(
         num_classes: Number of classes.
         quantizer: Name of a method, or `None` for a network in floating point.
         pad_values: What borders are padded with; `None` is what the method says.
-        variant: `"default"` or `"siman"`.
+        variant: `"default"`, `"siman"` or `"reactnet"`.
 
     # Returns
         A model from images to probabilities `(samples, num_classes)`, or features

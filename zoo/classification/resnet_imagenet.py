@@ -7,7 +7,7 @@ import dataclasses
 import tensorflow as tf
 
 from larq_ext_zoo import _common as common
-from larq_ext_zoo.classification._residual import Residual, residual_network
+from larq_ext_zoo.classification._residual import REACTNET, Residual, residual_network
 
 VARIANTS = {
     "default": Residual(),
@@ -16,6 +16,7 @@ VARIANTS = {
     "learnable_scale": Residual(
         unit=("norm", "conv"), shortcuts=1, activation=None, downsampling="binary", last="norm"
     ),
+    "reactnet": Residual(unit=REACTNET),
 }
 # Blocks of two convolutions per stage, by the number of the network's layers.
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
@@ -60,6 +61,7 @@ def ResNet18(
     | `"mlp_classifier"` | PReLU | the same | the same | pool |
     | `"siman"` | ReLU | the same | real 1x1 conv of stride 2, norm | pool, norm |
     | `"learnable_scale"` | | norm, conv, norm, conv, sum | norm, binary 1x1 conv | norm, pool |
+    | `"reactnet"` | | twice (bias, conv, norm, sum, PReLU) | 2x2 mean, real 1x1 conv, norm | pool |
 
     `"default"` is Bi-Real Net with PReLU. `"mlp_classifier"` (11,693,716
     parameters) and `"siman"` (11,698,216) are those of the official code, which pads with zeros:
@@ -70,7 +72,9 @@ def ResNet18(
     inferred, from another paper's table and a count of operations, that its 1x1 convolutions are
     binary, which makes 19 binary layers and 11,157,504 binary weights; the order in the block is
     ours, after XNOR-Net. In floating point (`quantizer=None`) ReLUs take the place of its
-    binarization.
+    binarization. `"reactnet"` is ReActNet on Bi-Real Net's ResNet-18, which FDA-BNN takes with its
+    own gradient, too: the bias is the threshold of its signs. Its biases before and behind each
+    PReLU are left out: with them a network can compute nothing that it cannot without.
 
     # Arguments
         input_shape: Height, width and channels.
@@ -80,7 +84,7 @@ def ResNet18(
         num_classes: Number of classes.
         quantizer: Name of a method, or `None` for a network in floating point.
         pad_values: What borders are padded with; `None` is what the method says.
-        variant: `"default"`, `"siman"`, `"mlp_classifier"` or `"learnable_scale"`.
+        variant: `"default"`, `"siman"`, `"mlp_classifier"`, `"learnable_scale"` or `"reactnet"`.
         gamma: Where the scales of norms start; `None` is what the variant says, 1e-8 for
             `"siman"`, else 1.
         width: Filters of the first stage, doubled in each later one.
@@ -97,6 +101,7 @@ def ResNet18(
         - [Binarizing by Classification](https://arxiv.org/abs/2205.07433)
         - [SiMaN](https://arxiv.org/abs/2102.07981)
         - [Trained Binarization](https://arxiv.org/abs/1909.11366)
+        - [ReActNet](https://arxiv.org/abs/2003.03488)
     """
     return _resnet(
         18,
