@@ -323,8 +323,9 @@ class LearnableBias(tf.keras.layers.Layer):
     a shortcut cannot: `LearnableBias` and a quantizer of inputs are the RSign of ReActNet, and a
     `PReLU` between two of them is its RPReLU.
 
-    Deploys as: a float `ADD` with a constant by channel, which `larq_ext.runtime` joins to the
-    binary convolution before it. The next one stays binary.
+    Deploys as: part of the binary convolution straight before it, or its norm; behind a sum or a
+    PReLU a float `ADD`, which `larq_ext.runtime` joins to that convolution; elsewhere one of its
+    own. The next layer stays binary.
 
     # Arguments
         bias_initializer: Initializer of the numbers.

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from larq_ext.deploy._flatbuffer import read_graph
+
 BIAS = np.array([-2.0, -0.5, 0.0, 0.25], "float32")
 START = tf.constant_initializer(BIAS.tolist())  # Keras cannot read arrays in .h5 files
 
@@ -76,6 +78,18 @@ def test_the_summary_counts_parameters_and_no_products():
     layer(tf.keras.Input((6, 6, 4)))
     profile = lq.models.LayerProfile(layer)
     assert (profile.weight_count(32), profile.memory, profile.op_count("mac") or 0) == (4, 128, 0)
+
+
+@pytest.mark.slow
+def test_behind_a_norm_it_is_part_of_the_convolution():
+    image = tf.keras.Input((6, 6, 4))
+    x = image
+    for _ in range(2):
+        x = lqx.layers.QuantConv2D(4, 3, padding="same", use_bias=False, quantizer="ste_sign")(x)
+        x = tf.keras.layers.BatchNormalization()(x)
+        x = lqx.layers.LearnableBias(START)(x)
+    flatbuffer = lqx.deploy.convert(tf.keras.Model(image, x)).flatbuffer
+    assert [op.name for op in read_graph(flatbuffer).ops] == ["LceQuantize", *2 * ["LceBconv2d"]]
 
 
 @pytest.mark.slow

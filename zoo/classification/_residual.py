@@ -11,7 +11,8 @@ import larq_ext as lqx
 from larq_ext_zoo import _common as common
 
 # ReActNet also has a bias before and one behind each PReLU. The one before is the norm's beta; what
-# the one behind adds to a shortcut the next norm takes away, and to a sign the bias in front of it.
+# the one behind adds to a shortcut the next norm takes away, to a sign the bias in front of it, and
+# to the last features the norm or the classifier behind them.
 REACTNET = ("bias", "conv", "norm")
 
 

@@ -70,7 +70,7 @@ def ResNet20(
     zeros: `pad_values=0.0`. Where a convolution has the stride 2, `padding="same"` has its centres
     one pixel further than PyTorch's padding on both sides: weights of the official code would see
     the pixel beside. `"reactnet"` is the default network with a trained threshold for the signs of
-    each channel. ReActNet's biases before and behind the PReLU are left out: with them a network
+    each channel. ReActNet's biases before and behind the PReLU are left out: with them a classifier
     can compute nothing that it cannot without.
 
     # Arguments
@@ -159,6 +159,7 @@ def ResNet18Cifar(
     # References
         - [Bi-Real Net](https://arxiv.org/abs/1808.00278)
         - [SiMaN](https://arxiv.org/abs/2102.07981)
+        - [ReActNet](https://arxiv.org/abs/2003.03488)
     """
     return residual_network(
         "resnet18_cifar",

@@ -72,9 +72,9 @@ def ResNet18(
     inferred, from another paper's table and a count of operations, that its 1x1 convolutions are
     binary, which makes 19 binary layers and 11,157,504 binary weights; the order in the block is
     ours, after XNOR-Net. In floating point (`quantizer=None`) ReLUs take the place of its
-    binarization. `"reactnet"` is ReActNet on Bi-Real Net's ResNet-18, which FDA-BNN takes with its
-    own gradient, too: the bias is the threshold of its signs. Its biases before and behind each
-    PReLU are left out: with them a network can compute nothing that it cannot without.
+    binarization. `"reactnet"` is ReActNet on Bi-Real Net's ResNet-18, which was tried with the
+    gradient of FDA-BNN, too. The bias is ReActNet's threshold of the signs; those before and behind
+    each PReLU are left out: with them a classifier can compute nothing that it cannot without.
 
     # Arguments
         input_shape: Height, width and channels.
@@ -159,6 +159,7 @@ def ResNet34(
     # References
         - [Binarizing by Classification](https://arxiv.org/abs/2205.07433)
         - [SiMaN](https://arxiv.org/abs/2102.07981)
+        - [ReActNet](https://arxiv.org/abs/2003.03488)
     """
     return _resnet(
         34,

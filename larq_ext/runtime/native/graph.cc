@@ -43,20 +43,22 @@ bool IsBinaryOp(const TfLiteRegistration* registration) {
          std::strcmp(name, "LceBconv2d") == 0 || std::strcmp(name, "LceBMaxPool2d") == 0;
 }
 
-// Slopes of a PReLU that are given by channel.
-// Whether it is a constant with a number for each channel.
-bool IsByChannel(const TfLiteTensor& tensor, int channels) {
+// Whether a tensor is a constant with a number for each channel of numbers of shape `of`.
+bool IsByChannel(const TfLiteTensor& tensor, const Shape& of) {
   if (tensor.type != kTfLiteFloat32 || !IsConstant(tensor)) return false;
   const Shape shape = ShapeOf(tensor);
-  return !shape.empty() && shape.back() == channels && NumberOfElements(shape) == channels &&
-         tensor.bytes >= sizeof(float) * channels;
+  const int channels = of.back();
+  return !shape.empty() && shape.size() <= of.size() && shape.back() == channels &&
+         NumberOfElements(shape) == channels && tensor.bytes >= sizeof(float) * channels;
 }
 
-// Numbers by channel, padded for the kernels.
-std::vector<float> ReadByChannel(const TfLiteTensor& tensor) {
+// Numbers by channel, padded for the kernels. y - x is y + (-x) to the last bit.
+std::vector<float> ReadByChannel(const TfLiteTensor& tensor, bool negated) {
   const int channels = ShapeOf(tensor).back();
+  const auto* from = static_cast<const float*>(tensor.data);
   std::vector<float> numbers(channels + kChannelPadding, 0.0f);
-  std::copy_n(static_cast<const float*>(tensor.data), channels, numbers.begin());
+  std::transform(from, from + channels, numbers.begin(),
+                 [=](float number) { return negated ? -number : number; });
   return numbers;
 }
 
@@ -102,18 +104,20 @@ struct Graph::Node {
   int output = -1;
   std::string name;
   Activation activation = Activation::kNone;  // fused into an ADD, or a RELU
-  int by_channel = -1;                        // slopes of a PReLU, or what is added
+  int by_channel = -1;                        // slopes of a PReLU, or what is added (SUB: taken)
+  bool negated = false;                       // a SUB
   Step step;                                  // options of pooling and convolution
   bool done = false;                          // part of an earlier step
-  int ends = -1;                              // the step whose last operator this is
 };
 
 bool IsWanted(const TfLiteContext* context, const TfLiteNode* node,
               const TfLiteRegistration* registration, const std::set<int>& from_binary) {
   if (IsBinaryOp(registration)) return true;
   const int code = registration->builtin_code;
-  const bool is_add = code == kTfLiteBuiltinAdd;
-  if (!is_add && code != kTfLiteBuiltinRelu && code != kTfLiteBuiltinPrelu) return false;
+  if (code != kTfLiteBuiltinAdd && code != kTfLiteBuiltinSub && code != kTfLiteBuiltinRelu &&
+      code != kTfLiteBuiltinPrelu) {
+    return false;
+  }
   const size_t inputs = code == kTfLiteBuiltinRelu ? 1 : 2;
   if (static_cast<size_t>(node->inputs->size) != inputs || node->outputs->size != 1) return false;
   bool follows = false;
@@ -133,10 +137,10 @@ bool IsWanted(const TfLiteContext* context, const TfLiteNode* node,
   }
   if (code == kTfLiteBuiltinRelu) return true;
   const TfLiteTensor& y = context->tensors[node->inputs->data[1]];
-  if (is_add && !IsConstant(y)) {
+  if (code == kTfLiteBuiltinAdd && !IsConstant(y)) {
     return ShapeOf(y) == shape && node->inputs->data[0] != node->inputs->data[1];
   }
-  return IsByChannel(y, shape.back());
+  return IsByChannel(y, shape);
 }
 
 std::string Graph::ReadConv(TfLiteContext* context, const TfLiteNode& raw, Node* node) const {
@@ -231,12 +235,14 @@ std::string Graph::ReadNode(TfLiteContext* context, int index, Node* node) const
   // The runtime would resize it without a word, and its memory may be that of the file.
   if (IsConstant(output)) return name + ": its output is a constant";
 
-  if (registration->builtin_code == kTfLiteBuiltinAdd) {
+  const bool is_sub = registration->builtin_code == kTfLiteBuiltinSub;
+  if (registration->builtin_code == kTfLiteBuiltinAdd || is_sub) {
     node->op = Op::kAdd;
-    node->name = "ADD";
+    node->name = is_sub ? "SUB" : "ADD";
     node->activation = AddActivation(raw);
     if (IsConstant(context->tensors[node->inputs[1]])) {
       node->op = Op::kShift;
+      node->negated = is_sub;
       node->by_channel = node->inputs[1];
       node->inputs.resize(1);
     }
@@ -306,30 +312,33 @@ std::string Graph::ReadNode(TfLiteContext* context, int index, Node* node) const
 
 bool Graph::Take(TfLiteContext* context, const Node& node, int source, Step* step,
                  Place* place) const {
-  std::vector<float> numbers;
-  if (node.by_channel >= 0) numbers = ReadByChannel(context->tensors[node.by_channel]);
+  const auto numbers = [&] {
+    if (node.by_channel < 0) return std::vector<float>();
+    return ReadByChannel(context->tensors[node.by_channel], node.negated);
+  };
   if (node.op == Op::kActivation) {
-    if (*place > kSecond) return false;
-    (*place == kFirst ? step->first : step->second) = {node.activation, std::move(numbers)};
-    *place = *place == kFirst ? kResidual : kBehind;
+    if (*place > Place::kSecond) return false;
+    const bool is_first = *place == Place::kFirst;
+    (is_first ? step->first : step->second) = {node.activation, numbers()};
+    *place = is_first ? Place::kResidual : Place::kBehind;
     return true;
   }
   const bool activates = node.activation != Activation::kNone;
-  if (node.op == Op::kAdd && *place <= kResidual) {
+  if (node.op == Op::kAdd && *place <= Place::kResidual) {
     step->residual = node.inputs[node.inputs[0] == source ? 1 : 0];
-    *place = kBefore;
-  } else if (node.op == Op::kShift && *place <= kBefore) {
-    step->before = std::move(numbers);
-    *place = kSecond;
-  } else if (node.op == Op::kShift && *place <= kBehind && !activates) {
-    step->behind = std::move(numbers);
-    *place = kFull;
+    *place = Place::kBefore;
+  } else if (node.op == Op::kShift && *place <= Place::kBefore) {
+    step->before = numbers();
+    *place = Place::kSecond;
+  } else if (node.op == Op::kShift && *place <= Place::kBehind && !activates) {
+    step->behind = numbers();
+    *place = Place::kFull;
   } else {
     return false;
   }
   if (activates) {
     step->second.activation = node.activation;
-    *place = kBehind;
+    *place = Place::kBehind;
   }
   return true;
 }
@@ -445,7 +454,7 @@ std::string Graph::Build(TfLiteContext* context, const TfLiteIntArray* indices,
       step.name = node.name;
       step.source = node.inputs[0];
       int last = static_cast<int>(i);
-      Place place = kFirst;
+      Place place = Place::kFirst;
       switch (node.op) {
         case Op::kQuantize:
           step.kind = Kind::kPack;

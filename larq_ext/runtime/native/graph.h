@@ -82,9 +82,9 @@ class Graph {
   std::string ReadNode(TfLiteContext* context, int index, Node* node) const;
   std::string ReadConv(TfLiteContext* context, const TfLiteNode& raw, Node* node) const;
   // Finishing's places, in their order: a step is filled from the first to the last.
-  enum Place { kFirst, kResidual, kBefore, kSecond, kBehind, kFull };
+  enum class Place { kFirst, kResidual, kBefore, kSecond, kBehind, kFull };
   // Lets `step` do what the float operator `node` does with the numbers of tensor `source`, if it
-  // fits at `place` or a later one, which then becomes the next one that is free.
+  // fits at `place` or a later one, and moves `place` behind it. At the first place all fit.
   bool Take(TfLiteContext* context, const Node& node, int source, Step* step, Place* place) const;
   // Joins to `step` the float operators that only wait for tensor `values`; returns the last node.
   int Join(TfLiteContext* context, std::vector<Node>* nodes, int last, Place place,

@@ -38,6 +38,7 @@ enum {
   kTfLiteBuiltinAdd = 0,
   kTfLiteBuiltinRelu = 19,
   kTfLiteBuiltinCustom = 32,
+  kTfLiteBuiltinSub = 41,
   kTfLiteBuiltinPrelu = 54,
 };
 
@@ -105,6 +106,7 @@ struct TfLiteNode {
 };
 
 // Options of the built-in operators that the library reads.
+// Of a SUB as well.
 struct TfLiteAddParams {
   TfLiteFusedActivation activation;
   bool pot_scale_int16;

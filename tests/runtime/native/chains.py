@@ -154,7 +154,7 @@ def shifts(size: Size, seed: int) -> Chain:
     x = g.input(size.shape)
     bits = g.quantize(x)
     behind_each = make.shifted(g.prelu(make.conv(bits, c, c), make.slopes(c)), c)
-    behind_each = make.shifted(g.relu(behind_each), c)
+    behind_each = g.subtract(g.relu(behind_each), g.constant(make.images(c)))
     three = make.shifted(make.shifted(make.shifted(make.conv(bits, c, c), c), c), c)
     clipped = g.add(make.shifted(make.conv(bits, c, c), c, "RELU6"), x)
     clipped = make.shifted(make.shifted(clipped, c, "RELU_N1_TO_1"), c)
@@ -164,15 +164,40 @@ def shifts(size: Size, seed: int) -> Chain:
 
 
 def thresholds(size: Size, seed: int) -> Chain:
-    """Signs of the same numbers at several thresholds, and at one behind everything else."""
+    """Signs of the same numbers at two thresholds, at one behind everything else, of a sum, and
+    next to plain signs."""
     make = Maker(size, seed)
     g, c = make.graph, size.channels
-    y = g.add(make.conv(g.quantize(g.input(size.shape)), c, c), g.input(size.shape))
+    x = g.input(size.shape)
+    y = g.relu(make.conv(g.quantize(x), c, c))
     bits = [g.quantize(make.shifted(y, c)) for _ in range(2)]
-    full = make.conv(g.quantize(y), c, c)
-    full = make.shifted(make.shifted(make.shifted(full, c), c), c)
-    sums = [make.conv(one, c, c) for one in (*bits, g.quantize(full))]
-    return Chain("thresholds", g, [*sums, bits[0]], [make.images(), make.images()])
+    full = make.shifted(make.shifted(make.conv(bits[0], c, c), c), c)
+    bits.append(g.quantize(g.subtract(full, g.constant(make.images(c)))))
+    total = g.relu(g.add(y, x))  # not a convolution's: y is an output, too
+    bits.append(g.quantize(make.shifted(total, c)))
+    signs = make.conv(g.quantize(make.shifted(x, c)), c, c)
+    plain = [g.quantize(signs), g.quantize(make.shifted(signs, c))]
+    sums = [make.conv(one, c, c) for one in (*bits[1:], *plain)]
+    return Chain("thresholds", g, [y, total, *sums], [make.images()])
+
+
+def rounded(size: Size, seed: int) -> Chain:
+    """A block as in `reactnet` whose numbers are rounded at every step: the order shows."""
+    make = Maker(size, seed)
+    g, c = make.graph, size.channels
+
+    def normal(*shape: int) -> np.ndarray:
+        return make.rng.normal(size=shape).astype(np.float32)
+
+    x = g.input(size.shape)
+    filters = random_filters(make.rng, c, (3, 3), c)
+    numbers = {"multiplier": normal(c), "bias": normal(c)}
+    y = g.add(g.bconv(g.quantize(x), filters, channels_in=c, **numbers), x)
+    y = g.prelu(g.add(y, g.constant(normal(c))), normal(1, 1, c))
+    y = g.add(y, g.constant(normal(c)))
+    # The signs of y and more are numbers of their own: few differ if one of them is wrong.
+    signs = g.dequantize(g.quantize(g.add(y, g.constant(normal(c)))), c)
+    return Chain("rounded", g, [y, signs], [normal(*size.shape)])
 
 
 def shared_slope(size: Size, seed: int) -> Chain:
@@ -312,6 +337,7 @@ BUILDERS: list[Callable[[Size, int], Chain]] = [
     reactnet,
     shifts,
     thresholds,
+    rounded,
     shared_slope,
     relus,
     add_activations,

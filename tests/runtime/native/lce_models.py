@@ -251,6 +251,14 @@ class Graph:
         self.builtin(schema.BuiltinOperator.ADD, [x, y], [z], kind, settings)
         return z
 
+    def subtract(self, x: int, y: int, activation: str = "NONE") -> int:
+        settings = schema.SubOptionsT()
+        settings.fusedActivationFunction = ACTIVATIONS[activation]
+        z = self.tensor(np.broadcast_shapes(self.shape(x), self.shape(y)))
+        kind = schema.BuiltinOptions.SubOptions
+        self.builtin(schema.BuiltinOperator.SUB, [x, y], [z], kind, settings)
+        return z
+
     def relu(self, x: int) -> int:
         y = self.tensor(self.shape(x))
         self.builtin(schema.BuiltinOperator.RELU, [x], [y])

@@ -330,17 +330,20 @@ def wrong_neighbours() -> Iterator[Malformed]:
         graph, y = _after_conv()
         y = graph.prelu(y, np.ones(slopes, np.float32))
         yield Malformed(f"prelu: slopes {slopes}", graph.build([y]), wanted)
-    for other in [(1, 4, 5, 31), (2, 4, 5), (1, 4, 6, 32), (3, 7), (33,), (1, 1, 1, 31)]:
-        graph, y = _after_conv()
-        z = graph.tensor((1, 4, 5, 32))
-        graph.builtin(0, [y, graph.constant(np.ones(other, np.float32))], [z])
-        yield Malformed(f"add: {other}", graph.build([z]))
+    for other, wanted in [((1, 4, 5, 31), REFUSED), ((2, 4, 5), REFUSED), ((1, 4, 6, 32), REFUSED),
+                          ((3, 7), REFUSED), ((33,), REFUSED), ((1, 1, 1, 31), REFUSED),
+                          ((0,), ANY), ((), ANY), ((1, 1, 1, 1, 32), ANY)]:  # fmt: skip
+        for code in (0, 41):
+            graph, y = _after_conv()
+            z = graph.tensor((1, 4, 5, 32))
+            graph.builtin(code, [y, graph.constant(np.ones(other, np.float32))], [z])
+            yield Malformed(f"builtin {code}: {other}", graph.build([z]), wanted)
     for name, dtype in (("int32", "int32"), ("int64", "int64")):
         graph, y = _after_conv()
         z = graph.tensor((1, 4, 5, 32))
         graph.builtin(0, [y, graph.constant(np.ones((1, 4, 5, 32), dtype))], [z])
         yield Malformed(f"add: {name}", graph.build([z]))
-    for code in (0, 19, 54):
+    for code in (0, 19, 41, 54):
         for count in (0, 1, 2, 3):
             graph, y = _after_conv()
             z = graph.tensor((1, 4, 5, 32))

@@ -45,7 +45,8 @@ class _Graph:
 
     def grow(self) -> None:
         kinds = ["quantize", "conv", "conv", "conv", "add", "add", "prelu", "relu", "bits", "pool"]
-        kind = self.random.choice([*kinds, "dequantize", "negate", "scalar"])
+        others = ["dequantize", "negate", "scalar", "scalar", "threshold"]
+        kind = self.random.choice([*kinds, *others])
         if kind in ("conv", "bits", "pool", "dequantize") and not self.bits:
             kind = "quantize"
         getattr(self, f"_{kind}")()
@@ -96,8 +97,17 @@ class _Graph:
         constant = self.graph.constant(self.make.images(*shape))
         if (x.bound + 4) / x.step < MAX_DIGITS:
             activation = self.random.choice(["NONE"] * 4 + ["RELU", "RELU6", "RELU_N1_TO_1"])
-            y = self.graph.add(x.tensor, constant, activation)
+            combine = self.random.choice([self.graph.add, self.graph.subtract])
+            y = combine(x.tensor, constant, activation)
             self._keep(y, x.bound + 4, min(x.step, 1 / 8))
+
+    def _threshold(self) -> None:
+        """Signs of numbers that others read, too, at a threshold by channel."""
+        x = self._recent(self.floats)
+        if (x.bound + 4) / x.step < MAX_DIGITS:
+            constant = self.graph.constant(self.make.images(self.size.channels))
+            moved = self.graph.add(x.tensor, constant)
+            self.bits.append(self.graph.quantize(moved))
 
     def _prelu(self) -> None:
         x = self._recent(self.floats)

@@ -2,41 +2,46 @@
 
 from __future__ import annotations
 
+import ctypes
+import json
+
 import numpy as np
 import pytest
+import tensorflow as tf
 from chains import Chain, Maker, Size, bi_real_prelu_last, reactnet, shifts, thresholds
-
-from larq_ext.benchmark._native import profile
+from harness import Library
 
 FINISHED = "LceBconv2d+ADD+PRELU"
 SHIFTED = "LceBconv2d+ADD+ADD+PRELU+ADD"
 
 
-def passes(chain: Chain) -> list[str]:
+def passes(library: Library, chain: Chain) -> list[str]:
     """Names of the passes, in their order."""
-    return [node["name"] for node in profile(chain.model(), 1, "auto").values["nodes"]]
+    delegate = library.delegate(profile=1)
+    interpreter = tf.lite.Interpreter(
+        model_content=chain.model(), experimental_delegates=[delegate]
+    )
+    interpreter.allocate_tensors()
+    read = ctypes.CDLL(str(library.path)).larq_ext_profile
+    read.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t]
+    buffer = ctypes.create_string_buffer(1 << 20)
+    read(delegate._get_native_delegate_pointer(), buffer, len(buffer))
+    return [node["name"] for node in json.loads(buffer.value)["nodes"]]
 
 
-def test_a_block_is_one_pass():
-    found = passes(bi_real_prelu_last(Size(), seed=0))
+def test_a_block_is_one_pass(library):
+    found = passes(library, bi_real_prelu_last(Size(), seed=0))
     assert found == [f"LceQuantize+{FINISHED}+LceQuantize", FINISHED]
 
 
-def test_constants_by_channel_are_joined():
+def test_constants_by_channel_are_joined(library):
     """Those in front of the signs, too, although the shortcut needs the numbers before them."""
-    found = passes(reactnet(Size(), seed=0))
+    found = passes(library, reactnet(Size(), seed=0))
     assert found == [f"LceQuantize+{SHIFTED}+ADD+LceQuantize", SHIFTED]
 
 
-def test_one_threshold_is_joined():
-    found = passes(thresholds(Size(), seed=0))
-    assert found.count("LceBconv2d+ADD+ADD+ADD+LceQuantize") == 1  # behind two shifts
-    assert found.count("ADD+LceQuantize") == 1  # those numbers have signs without it already
-
-
-def test_each_place_is_filled_once():
-    found = passes(shifts(Size(), seed=0))
-    assert sorted(found) == [
+def test_each_place_is_filled_once(library):
+    assert sorted(passes(library, shifts(Size(), seed=0))) == [
         "ADD",  # the last of three
         "ADD+ADD",  # behind a shift and ReLU: the sum of two tensors comes before these
         "ADD+ADD+ADD",  # the same, with both of the shifts behind it
@@ -45,16 +50,31 @@ def test_each_place_is_filled_once():
         "LceBconv2d+ADD",  # with RELU6 in it
         "LceBconv2d+ADD+ADD",
         "LceBconv2d+ADD+RELU",
-        "LceBconv2d+PRELU+ADD+RELU+ADD",
+        "LceBconv2d+PRELU+ADD+RELU+SUB",
         "LceQuantize",
     ]
 
 
-@pytest.mark.parametrize("shape", [(1, 5, 6, 32), (32,), (1,), (1, 5, 1, 32)])
-def test_only_constants_by_channel_are_joined(shape):
+def test_one_threshold_is_joined(library):
+    assert sorted(passes(library, thresholds(Size(), seed=0))) == [
+        "ADD+LceQuantize",  # the second one of the same numbers
+        "ADD+LceQuantize",  # of numbers whose plain signs are taken
+        "ADD+RELU+ADD+LceQuantize",
+        *["LceBconv2d"] * 5,
+        "LceBconv2d+ADD+ADD+SUB+LceQuantize",  # behind two shifts
+        "LceQuantize+LceBconv2d+LceQuantize",
+        "LceQuantize+LceBconv2d+RELU+ADD+LceQuantize",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("shape", "joined"),
+    [((32,), True), ((1, 1, 32), True), ((1,), False), ((1, 5, 6, 32), False), ((5, 1, 32), False)],
+)
+def test_only_constants_by_channel_are_joined(library, shape, joined):
     make = Maker(Size(height=5, width=6), seed=1)
     g = make.graph
     x = g.input(make.size.shape)
     y = g.add(make.conv(g.quantize(x), 32, 32), g.constant(np.ones(shape, np.float32)))
-    found = passes(Chain("constant", g, [y], [make.images()]))
-    assert found == ["LceQuantize+LceBconv2d" + ("+ADD" if shape == (32,) else "")]
+    found = passes(library, Chain("constant", g, [y], [make.images()]))
+    assert found == ["LceQuantize+LceBconv2d" + ("+ADD" if joined else "")]

@@ -20,12 +20,13 @@ from chains import (
     bit_packed_between,
     int8_model,
     pooled,
+    reactnet,
 )
 from harness import Library, feed, invoke, outputs_of, resize
 from lce_models import Graph
 from truth import run_engine
 
-BUILDERS = [bit_packed_between, pooled, bi_real, bi_real_prelu_first, int8_model]
+BUILDERS = [bit_packed_between, pooled, bi_real, bi_real_prelu_first, reactnet, int8_model]
 
 
 def expected_of(chain) -> list[np.ndarray]:

@@ -1,4 +1,4 @@
-// ADD, NEG, RELU, PRELU, QUANTIZE and DEQUANTIZE, plainly.
+// ADD, SUB, NEG, RELU, PRELU, QUANTIZE and DEQUANTIZE, plainly.
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -73,7 +73,7 @@ bool PrepareBuiltin(int code, TfLiteContext* context, TfLiteNode* node) {
   if (node->inputs->size < 1 || node->outputs->size != 1) return false;
   const TfLiteTensor& x = context->tensors[node->inputs->data[0]];
   std::vector<int> dims;
-  if (code == kTfLiteBuiltinAdd || code == kTfLiteBuiltinPrelu) {
+  if (code == kTfLiteBuiltinAdd || code == kTfLiteBuiltinSub || code == kTfLiteBuiltinPrelu) {
     if (node->inputs->size != 2) return false;
     if (!Broadcast(Dims(x), Dims(context->tensors[node->inputs->data[1]]), &dims)) return false;
   } else if (code == kTfLiteBuiltinRelu || code == kBuiltinNeg || code == kBuiltinQuantize ||
@@ -111,7 +111,8 @@ bool InvokeBuiltin(int code, TfLiteContext* context, TfLiteNode* node) {
       results[i] = value >= 0 ? value : value * other;
     } else {
       const auto* params = static_cast<const TfLiteAddParams*>(node->builtin_data);
-      results[i] = Activate(value + other, params->activation);
+      const bool adds = code == kTfLiteBuiltinAdd;
+      results[i] = Activate(adds ? value + other : value - other, params->activation);
     }
   }
   return true;

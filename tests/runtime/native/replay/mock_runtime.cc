@@ -139,7 +139,7 @@ void MockRuntime::AddNode(const NodeSpec& spec) {
     node->node.custom_initial_data = node->options.get();
     node->node.custom_initial_data_size = static_cast<int>(spec.options.size());
   }
-  if (spec.builtin_code == kTfLiteBuiltinAdd) {
+  if (spec.builtin_code == kTfLiteBuiltinAdd || spec.builtin_code == kTfLiteBuiltinSub) {
     auto* params = static_cast<TfLiteAddParams*>(std::malloc(sizeof(TfLiteAddParams)));
     *params = {static_cast<TfLiteFusedActivation>(spec.activation), false};
     node->node.builtin_data = params;
