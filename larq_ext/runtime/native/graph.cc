@@ -389,11 +389,6 @@ void Graph::JoinPacking(std::vector<Node>* nodes) {
       }
     }
   }
-  steps_.erase(std::remove_if(steps_.begin(), steps_.end(),
-                              [](const Step& step) {
-                                return step.kind == Kind::kPack && step.source < 0;
-                              }),
-               steps_.end());
 }
 
 // A step that only adds constants to numbers for the sake of their signs is left to the step that
@@ -414,13 +409,12 @@ void Graph::JoinThresholds() {
       break;
     }
   }
+}
+
+void Graph::Sweep() {
   steps_.erase(std::remove_if(steps_.begin(), steps_.end(),
                               [](const Step& step) { return step.source < 0; }),
                steps_.end());
-}
-
-// Numbers that nobody reads need not be stored where their signs are.
-void Graph::DropUnread() {
   std::set<int> read(external_.begin(), external_.end());
   for (const Step& step : steps_) {
     for (int tensor : Inputs(step)) read.insert(tensor);
@@ -491,9 +485,9 @@ std::string Graph::Build(TfLiteContext* context, const TfLiteIntArray* indices,
     for (Step& step : ending[i]) steps_.push_back(std::move(step));
   }
   JoinPacking(&nodes);
-  DropUnread();
+  Sweep();
   JoinThresholds();
-  DropUnread();
+  Sweep();
   for (const Step& step : steps_) {
     for (int tensor : Inputs(step)) types_[tensor] = context->tensors[tensor].type;
     for (int tensor : Outputs(step)) types_[tensor] = context->tensors[tensor].type;

@@ -91,7 +91,9 @@ class Graph {
            Step* step) const;
   void JoinPacking(std::vector<Node>* nodes);
   void JoinThresholds();
-  void DropUnread();
+  // Drops steps that were left to others (their source is -1), and numbers that nobody reads where
+  // their signs are stored.
+  void Sweep();
   std::string InferShapes(TfLiteContext* context);
   void PlaceBuffers(TfLiteContext* context);
   bool IsAsPrepared(const TfLiteContext* context, int tensor, const Shape& shape) const;

@@ -105,8 +105,7 @@ struct TfLiteNode {
   bool might_have_side_effect;
 };
 
-// Options of the built-in operators that the library reads.
-// Of a SUB as well.
+// Options of the built-in operators that the library reads; a SUB has those of an ADD.
 struct TfLiteAddParams {
   TfLiteFusedActivation activation;
   bool pot_scale_int16;

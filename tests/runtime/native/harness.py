@@ -28,7 +28,10 @@ class Library:
 
     def interpreter(self, model: bytes, kernel: str = "auto", threads: int = 1):
         """An interpreter whose tensors are not allocated yet."""
-        delegate = self.delegate(kernel=kernel, num_threads=threads)
+        return self.with_delegate(model, self.delegate(kernel=kernel, num_threads=threads))
+
+    def with_delegate(self, model: bytes, delegate):
+        """The same with a delegate that the caller keeps."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return tf.lite.Interpreter(

@@ -243,20 +243,17 @@ class Graph:
     # The runtime's own operators that stand between them.
 
     def add(self, x: int, y: int, activation: str = "NONE") -> int:
-        settings = schema.AddOptionsT()
-        settings.fusedActivationFunction = ACTIVATIONS[activation]
-        shape = np.broadcast_shapes(self.shape(x), self.shape(y))
-        z = self.tensor(shape)
         kind = schema.BuiltinOptions.AddOptions
-        self.builtin(schema.BuiltinOperator.ADD, [x, y], [z], kind, settings)
-        return z
+        return self._sum(schema.BuiltinOperator.ADD, x, y, kind, schema.AddOptionsT(), activation)
 
     def subtract(self, x: int, y: int, activation: str = "NONE") -> int:
-        settings = schema.SubOptionsT()
+        kind = schema.BuiltinOptions.SubOptions
+        return self._sum(schema.BuiltinOperator.SUB, x, y, kind, schema.SubOptionsT(), activation)
+
+    def _sum(self, code: int, x: int, y: int, kind: int, settings, activation: str) -> int:
         settings.fusedActivationFunction = ACTIVATIONS[activation]
         z = self.tensor(np.broadcast_shapes(self.shape(x), self.shape(y)))
-        kind = schema.BuiltinOptions.SubOptions
-        self.builtin(schema.BuiltinOperator.SUB, [x, y], [z], kind, settings)
+        self.builtin(code, [x, y], [z], kind, settings)
         return z
 
     def relu(self, x: int) -> int:

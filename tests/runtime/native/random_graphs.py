@@ -105,8 +105,7 @@ class _Graph:
         """Signs of numbers that others read, too, at a threshold by channel."""
         x = self._recent(self.floats)
         if (x.bound + 4) / x.step < MAX_DIGITS:
-            constant = self.graph.constant(self.make.images(self.size.channels))
-            moved = self.graph.add(x.tensor, constant)
+            moved = self.make.shifted(x.tensor, self.size.channels)
             self.bits.append(self.graph.quantize(moved))
 
     def _prelu(self) -> None:

@@ -7,7 +7,6 @@ import json
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from chains import Chain, Maker, Size, bi_real_prelu_last, reactnet, shifts, thresholds
 from harness import Library
 
@@ -18,10 +17,7 @@ SHIFTED = "LceBconv2d+ADD+ADD+PRELU+ADD"
 def passes(library: Library, chain: Chain) -> list[str]:
     """Names of the passes, in their order."""
     delegate = library.delegate(profile=1)
-    interpreter = tf.lite.Interpreter(
-        model_content=chain.model(), experimental_delegates=[delegate]
-    )
-    interpreter.allocate_tensors()
+    library.with_delegate(chain.model(), delegate).allocate_tensors()
     read = ctypes.CDLL(str(library.path)).larq_ext_profile
     read.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t]
     buffer = ctypes.create_string_buffer(1 << 20)
