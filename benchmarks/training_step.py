@@ -1,4 +1,4 @@
-"""Step time and peak memory of each method on ResNet-20, against Larq's `ste_sign`.
+"""Step time and peak memory of each method on ResNet-20, against Larq's own quantizers.
 
     python benchmarks/training_step.py --rounds 8
 
@@ -21,26 +21,29 @@ import sys
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-BASELINE = "ste_sign"
+BASELINE = "larq"
+BFLOAT16 = ", bfloat16"  # ends the name of a method whose convolutions compute in it
 
 
 def candidates() -> dict:
-    """Makers of the kernel and input quantizers that are compared, by name."""
-    import larq_ext as lqx
+    """Methods, and what makes quantizers instead of theirs, by the name of the candidate."""
+    import larq_ext as lqx  # isort: skip  (makes tf.keras the one that Larq needs)
+    import larq as lq
 
-    quantizers = lqx.quantizers
-    return {
-        BASELINE: ("ste_sign", None),
-        "fda without noise": ("fda", lambda role: quantizers.FDA(role=role, noise=False)),
-        "fda": ("fda", None),
-        "learnable_scale": ("learnable_scale", None),
-        "siman": ("siman", None),
+    methods = {
+        BASELINE: ("ste_sign", {"input_quantizer": lq.quantizers.ApproxSign}),
+        "ste_sign": ("ste_sign", {}),
+        "fda without noise": ("fda", {"input_quantizer": lambda: lqx.quantizers.FDA(noise=False)}),
+        "fda": ("fda", {}),
+        "learnable_scale": ("learnable_scale", {}),
+        "siman": ("siman", {}),
         "mlp_classifier linear": (
             "mlp_classifier",
-            lambda role: quantizers.MLPClassifier(hidden=0),
+            {"kernel_quantizer": lambda: lqx.quantizers.MLPClassifier(hidden=0)},
         ),
-        "mlp_classifier": ("mlp_classifier", None),
+        "mlp_classifier": ("mlp_classifier", {}),
     }
+    return {**methods, **{name + BFLOAT16: methods[name] for name in ("ste_sign", "fda")}}
 
 
 def make_step(name: str, batch_size: int):
@@ -49,20 +52,23 @@ def make_step(name: str, batch_size: int):
     import tensorflow as tf
 
     import larq_ext_zoo as zoo
+    from larq_ext._convolution import convolutions_in
 
     tf.keras.utils.set_random_seed(0)
-    method, replace = candidates()[name]
+    method, instead = candidates()[name]
     model = zoo.ResNet20(quantizer=method)
-    if replace:
-        model = _with_quantizers(model, replace)
+    if instead:
+        model = _with_quantizers(model, instead)
     model.compile(tf.keras.optimizers.legacy.SGD(0.1, 0.9), "sparse_categorical_crossentropy")
     images = tf.constant(np.random.randn(batch_size, 32, 32, 3), tf.float32)
     labels = tf.constant(np.random.randint(0, 10, batch_size))
     function = tf.function(lambda: model.train_step((images, labels)))
+    with convolutions_in(tf.bfloat16 if name.endswith(BFLOAT16) else None):
+        function()  # built here
     return lambda: function()["loss"].numpy()
 
 
-def _with_quantizers(model, replace):
+def _with_quantizers(model, instead):
     """A copy of a network with other quantizers in its binary layers."""
     import tensorflow as tf
 
@@ -71,11 +77,8 @@ def _with_quantizers(model, replace):
     def clone(layer):
         if not isinstance(layer, lqx.layers.QuantConv2D):
             return layer.__class__.from_config(layer.get_config())
-        config = layer.get_config()
-        config["kernel_quantizer"] = replace("kernel")
-        if isinstance(layer.input_quantizer, lqx.quantizers.FDA):
-            config["input_quantizer"] = replace("input")
-        return type(layer).from_config(config)
+        made = {role: make() for role, make in instead.items()}
+        return type(layer).from_config({**layer.get_config(), **made})
 
     return tf.keras.models.clone_model(model, clone_function=clone)
 

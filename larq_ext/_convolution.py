@@ -2,7 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import tensorflow as tf
+
+_TYPE: ContextVar[tf.DType | None] = ContextVar("type of convolutions", default=None)
+
+
+@contextmanager
+def convolutions_in(dtype: tf.DType | None) -> Iterator[None]:
+    """Lets `convolve` compute in another type what is built inside, gradients too.
+
+    CPUs with instructions for bfloat16 take about half of the time with it. Signs are exact in
+    it, and so are their sums up to 256, and even ones up to 512.
+
+    # Arguments
+        dtype: The type, or `None` for that of the images.
+    """
+    token = _TYPE.set(dtype)
+    try:
+        yield
+    finally:
+        _TYPE.reset(token)
 
 
 def convolve(x: tf.Tensor, kernel: tf.Tensor, padding: str) -> tf.Tensor:
@@ -26,10 +49,15 @@ def convolve(x: tf.Tensor, kernel: tf.Tensor, padding: str) -> tf.Tensor:
         return [size // 2, (size - 1) // 2] if padding == "SAME" else [size - 1, size - 1]
 
     borders = [[0, 0], border(kernel.shape[0]), border(kernel.shape[1]), [0, 0]]
+    outside = x.dtype
+    inside = _TYPE.get() or outside
 
     @tf.custom_gradient
     def forward(x: tf.Tensor, kernel: tf.Tensor):
+        x, kernel = tf.cast(x, inside), tf.cast(kernel, inside)
+
         def backward(gradient: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            gradient = tf.cast(gradient, inside)
             turned = tf.transpose(tf.reverse(kernel, [0, 1]), [0, 1, 3, 2])
             of_kernel = tf.raw_ops.Conv2DBackpropFilter(
                 input=x,
@@ -38,9 +66,10 @@ def convolve(x: tf.Tensor, kernel: tf.Tensor, padding: str) -> tf.Tensor:
                 strides=[1, 1, 1, 1],
                 padding=padding,
             )
-            return tf.nn.conv2d(gradient, turned, 1, borders), of_kernel
+            of_x = tf.nn.conv2d(gradient, turned, 1, borders)
+            return tf.cast(of_x, outside), tf.cast(of_kernel, outside)
 
-        return tf.nn.conv2d(x, kernel, 1, padding), backward
+        return tf.cast(tf.nn.conv2d(x, kernel, 1, padding), outside), backward
 
     return forward(x, kernel)
 

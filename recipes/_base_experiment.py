@@ -137,6 +137,8 @@ class BaseExperiment(abc.ABC):
         deterministic: Use only operations that give the same bits every time; may be slower. In a
             program it stays so for what it trains afterwards.
         mixed_precision: Compute in bfloat16, keep the weights in float32.
+        bfloat16_convolutions: Train binary convolutions with stride 1 in bfloat16, and nothing
+            else: for CPUs with instructions for it, which `mixed_precision` makes slower.
         strategy: `"none"` for one device, `"mirrored"` for all GPUs of the machine, `"multiworker"`
             for several machines (`TF_CONFIG` names them), `"tpu"` for a TPU.
         evaluate_every: Epochs between evaluations; the last epoch is always evaluated.
@@ -184,6 +186,7 @@ class BaseExperiment(abc.ABC):
     seed: int = Field(0)
     deterministic: bool = Field(False)
     mixed_precision: bool = Field(False)
+    bfloat16_convolutions: bool = Field(False)
     strategy: Literal["none", "mirrored", "multiworker", "tpu"] = Field("none")
     evaluate_every: int = Field(1)
     checkpoint_minutes: float = Field(10.0)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
+from larq_ext._convolution import on_cpu
 from larq_ext.callbacks import QuantizerScheduler
 from larq_ext_recipes._base_experiment import BaseExperiment
 from larq_ext_recipes._class_names import check_classes
@@ -64,13 +65,20 @@ def step_options(experiment: BaseExperiment, network: tf.keras.Model) -> StepOpt
     """What a training step does besides the loss, and the teacher.
 
     # Raises
-        UsageError: if the teacher cannot be had.
+        UsageError: if the teacher cannot be had, or an option is not for this machine.
     """
     options = {
         "weight_decay": 0.0 if experiment.optimizer == "adamw" else experiment.weight_decay,
         "decayed": experiment.decayed_variables,
         "gradient_clip_norm": experiment.gradient_clip_norm,
     }
+    if experiment.bfloat16_convolutions:
+        if not on_cpu():
+            raise UsageError(
+                "bfloat16_convolutions is for training on a CPU: here mixed_precision=true does "
+                "the same and more."
+            )
+        options["convolutions"] = tf.bfloat16
     if experiment.teacher is not None:
         options |= {
             "teacher": load_teacher(experiment.teacher, network),

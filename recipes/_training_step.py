@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from larq_ext._convolution import convolutions_in
 from larq_ext_recipes._errors import UsageError
 from larq_ext_recipes._optimizers import own_names
 
@@ -24,6 +25,7 @@ class StepOptions:
         teacher: Function from images to outputs to learn from, or `None`.
         teacher_loss: Function from the teacher's and the network's outputs to a mean distance.
         distillation: Share of that distance in the loss.
+        convolutions: Type that binary convolutions compute in on a CPU, or `None` for their own.
     """
 
     weight_decay: float = 0.0
@@ -32,11 +34,13 @@ class StepOptions:
     teacher: Callable[[tf.Tensor], tf.Tensor] | None = None
     teacher_loss: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None
     distillation: float = 0.0
+    convolutions: tf.DType | None = None
 
     @property
     def plain(self) -> bool:
         """Whether Keras' own step does the same."""
-        return not (self.weight_decay or self.gradient_clip_norm or self.teacher)
+        others = self.gradient_clip_norm, self.teacher, self.convolutions
+        return not (self.weight_decay or any(others))
 
 
 def with_step(network: tf.keras.Model, options: StepOptions) -> tf.keras.Model:
@@ -49,7 +53,8 @@ def with_step(network: tf.keras.Model, options: StepOptions) -> tf.keras.Model:
         if not options.plain:
             raise UsageError(
                 f"The network {network.name} has a train_step of its own, which knows nothing of "
-                "weight_decay, gradient_clip_norm and teacher: leave them out."
+                "weight_decay, gradient_clip_norm, teacher and bfloat16_convolutions: leave them "
+                "out."
             )
         return network
     model = TrainedModel(network.inputs, network.outputs, name=network.name)
@@ -64,7 +69,8 @@ class TrainedModel(tf.keras.Model):
     def train_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
         images, labels = data
         with tf.GradientTape() as tape:
-            outputs = self(images, training=True)
+            with convolutions_in(self.options.convolutions):
+                outputs = self(images, training=True)
             loss = self.compiled_loss(labels, outputs, regularization_losses=self.losses)
             if self.options.teacher is not None:
                 loss = self._distilled(loss, images, outputs)

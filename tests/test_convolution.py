@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from larq_ext import _convolution
-from larq_ext._convolution import convolve
+from larq_ext._convolution import convolutions_in, convolve
 
 
 @pytest.mark.parametrize("padding", ["SAME", "VALID"])
@@ -28,6 +28,40 @@ def test_values_and_gradients(kernel, padding):
         found.append([y, *first, *outer.gradient(again, (x, w))])
     for ours, theirs in zip(*found, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
+def _rounded(x):
+    return tf.cast(tf.cast(x, tf.bfloat16), tf.float32)
+
+
+def test_in_bfloat16():
+    """Signs and their small sums are exact; a gradient is rounded once on its way in."""
+    random = np.random.default_rng(0)
+    x = tf.constant(random.choice([-1.0, 1.0], size=(2, 6, 5, 16)), tf.float32)
+    w = tf.constant(random.choice([-1.0, 1.0], size=(3, 3, 16, 8)), tf.float32)
+    upstream = tf.constant(random.normal(size=(2, 4, 3, 8)), tf.float32)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch((x, w))
+        with convolutions_in(tf.bfloat16):
+            inside = convolve(x, w, "VALID")
+        outside = convolve(x, w, "VALID")
+    np.testing.assert_array_equal(inside, outside)
+    assert inside.dtype == tf.float32
+    found = tape.gradient(inside, (x, w), upstream)
+    exact = tape.gradient(outside, (x, w), _rounded(upstream))
+    for ours, expected in zip(found, exact, strict=True):
+        assert ours.dtype == tf.float32
+        # The sum is rounded once more on its way out: 8 bits.
+        np.testing.assert_allclose(ours, expected, rtol=2**-8, atol=1e-5)
+        assert np.any(ours.numpy() != expected.numpy())
+
+
+def test_the_type_ends_with_the_block():
+    x, w = tf.fill((1, 1, 1, 1), 1.001), tf.ones((1, 1, 1, 1))
+    with pytest.raises(RuntimeError), convolutions_in(tf.bfloat16):
+        assert convolve(x, w, "VALID") == 1.0
+        raise RuntimeError
+    assert convolve(x, w, "VALID") != 1.0
 
 
 def test_sizes_that_are_not_known():

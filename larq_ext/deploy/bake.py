@@ -25,7 +25,7 @@ from larq_ext.layers import (
     QuantDense,
     _without_constraint_warning,
 )
-from larq_ext.quantizers import BinaryQuantizer, InputForm, KernelForm, factor_kernel
+from larq_ext.quantizers import ApproxSign, BinaryQuantizer, InputForm, KernelForm, factor_kernel
 from larq_ext.quantizers._sharing import keep_apart
 
 # Which variable each quantizer of a Larq layer belongs to.
@@ -34,7 +34,12 @@ _KERNELS = {
     "depthwise_quantizer": "depthwise_kernel",
     "pointwise_quantizer": "pointwise_kernel",
 }
-_PLAIN_SIGNS = (lq.quantizers.SteSign, lq.quantizers.ApproxSign, lq.quantizers.SwishSign)
+_PLAIN_SIGNS = (
+    lq.quantizers.SteSign,
+    lq.quantizers.ApproxSign,
+    lq.quantizers.SwishSign,
+    ApproxSign,
+)
 _PLAIN_FUNCTIONS = (
     lq.quantizers.ste_sign,
     lq.quantizers.approx_sign,

@@ -21,6 +21,7 @@ from larq_ext.quantizers._base import (
     hyperparameters,
 )
 from larq_ext.quantizers._methods import METHODS, Method, method, network_arguments
+from larq_ext.quantizers.approx_sign import ApproxSign, polynomial_sign
 from larq_ext.quantizers.fda import FDA, fda_sign, fourier_slope
 from larq_ext.quantizers.int8 import Int8, int8_kernel, int8_range
 from larq_ext.quantizers.learnable_scale import LearnableScale, surrogate_sign, surrogate_step
@@ -30,12 +31,12 @@ from larq_ext.quantizers.siman import (
     SiMaN,
     centred_sign,
     magnitude_sign,
-    polynomial_sign,
 )
 
 __all__ = [
     "FDA",
     "METHODS",
+    "ApproxSign",
     "BinaryQuantizer",
     "Hyperparameter",
     "InputForm",

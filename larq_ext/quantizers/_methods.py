@@ -9,6 +9,7 @@ from typing import Any
 import larq as lq
 
 from larq_ext._text import did_you_mean
+from larq_ext.quantizers.approx_sign import ApproxSign
 from larq_ext.quantizers.fda import FDA
 from larq_ext.quantizers.learnable_scale import LearnableScale
 from larq_ext.quantizers.mlp_classifier import MLPClassifier
@@ -68,14 +69,14 @@ METHODS = {
         ),
         Method(
             "mlp_classifier",
-            lq.quantizers.ApproxSign,
+            ApproxSign,
             lambda: MLPClassifier(role="kernel"),
             shared=True,
         ),
         # Larq's own, inputs as in Bi-Real Net: what the methods are compared with.
         Method(
             "ste_sign",
-            lq.quantizers.ApproxSign,
+            ApproxSign,
             lq.quantizers.SteSign,
             lambda: lq.constraints.WeightClip(1.0),
         ),

@@ -15,6 +15,7 @@ from larq_ext.quantizers._base import (
     read_hyperparameter,
     register,
 )
+from larq_ext.quantizers.approx_sign import polynomial_sign, polynomial_slope
 
 # Stands under the root with the variance, as in the official code.
 EPSILON = 1e-5
@@ -106,17 +107,6 @@ def magnitude_sign(kernel: tf.Tensor, selection: str = "topk") -> tf.Tensor:
     return _straight_through(tf.abs(standardize(kernel)), kernel)
 
 
-def _polynomial_slope(x: tf.Tensor) -> tf.Tensor:
-    """`2 - 2|x|` on `[-1, 1]`, zero outside: that of Bi-Real Net's ApproxSign."""
-    return tf.nn.relu(2.0 - 2.0 * tf.abs(x))
-
-
-@tf.custom_gradient
-def polynomial_sign(x: tf.Tensor):
-    """Sign whose gradient is `2 - 2|x|` on `[-1, 1]`."""
-    return lq.math.sign(x), lambda dy: dy * _polynomial_slope(x)
-
-
 @tf.custom_gradient
 def centred_sign(x: tf.Tensor):
     r"""Sign of each sample's deviation from its mean, with the gradient of the standardized one.
@@ -141,7 +131,7 @@ def centred_sign(x: tf.Tensor):
         variance = tf.reduce_sum(tf.square(centred), axes, keepdims=True) / degrees
         scale = tf.math.rsqrt(variance + EPSILON)
         standard = centred * scale
-        dy *= _polynomial_slope(standard)
+        dy *= polynomial_slope(standard)
         along = tf.reduce_sum(dy * standard, axes, keepdims=True) / degrees
         return (dy - tf.reduce_mean(dy, axes, keepdims=True) - standard * along) * scale
 

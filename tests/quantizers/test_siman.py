@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import larq_ext as lqx
 from larq_ext.callbacks import linear_percent
-from larq_ext.quantizers import MagnitudeClip, SiMaN, centred_sign, magnitude_sign, polynomial_sign
+from larq_ext.quantizers import MagnitudeClip, SiMaN, centred_sign, magnitude_sign
 from larq_ext.quantizers.siman import percentiles, standardize, upper_half
 
 
@@ -198,13 +198,6 @@ def test_the_sign_of_a_centred_weight_never_matters():
     np.testing.assert_array_equal(
         magnitude_sign(tf.constant(kernel)), magnitude_sign(-tf.constant(kernel))
     )
-
-
-def test_polynomial_estimator():
-    """Bi-Real Net's 2 - 2|x|."""
-    x = [-1.5, -1, -0.75, -0.5, 0, 0.25, 0.5, 1, 1.5]
-    np.testing.assert_allclose(gradient(polynomial_sign, x, np.ones(9)),
-                               [0, 0, 0.5, 1, 2, 1.5, 1, 0, 0])  # fmt: skip
 
 
 def test_centring_case():

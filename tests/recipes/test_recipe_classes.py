@@ -18,6 +18,7 @@ import larq_ext as lqx
 import larq_ext_zoo as zoo
 from larq_ext_recipes import TrainingInterrupted, UsageError, evaluate, train
 from larq_ext_recipes._averaging import WeightAverage
+from larq_ext_recipes._start import step_options
 from larq_ext_recipes._training_step import StepOptions, with_step
 from larq_ext_recipes._two_step import drop_kernel_quantizers, load_initial_weights, take_over
 from larq_ext_recipes.datasets import digits
@@ -233,6 +234,31 @@ def test_a_teacher_leaves_penalties_on_weights_whole():
     model.train_on_batch(np.zeros((4, 2)), np.zeros(4))
     # No gradient but that of the penalty reaches the kernel, for the images are 0.
     np.testing.assert_allclose(dense.kernel, [[-1.0, 4.0], [-1.0, -1.0]])
+
+
+def _convolution_types(function, *arguments) -> list[str]:
+    operations = tf.function(function).get_concrete_function(*arguments).graph.get_operations()
+    kinds = "Conv2D", "Conv2DBackpropFilter"
+    return [op.get_attr("T").name for op in operations if op.type in kinds]
+
+
+def test_bfloat16_convolutions_are_of_training_alone():
+    experiment = tiny_experiment("unused", quantizer="ste_sign", bfloat16_convolutions=True)
+    network = experiment.build_model(experiment.load_data())
+    model = with_step(network, step_options(experiment, network))
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    images = tf.zeros((4, 8, 8, 1))
+    types = _convolution_types(model.train_step, (images, tf.zeros(4)))
+    # Stem: forward and kernel. Binary: forward, image and kernel.
+    assert sorted(types) == 3 * ["bfloat16"] + 2 * ["float32"]
+    assert set(_convolution_types(model, images)) == {"float32"}
+    assert set(_convolution_types(network, images)) == {"float32"}
+
+
+def test_bfloat16_convolutions_are_for_cpus(tmp_path, monkeypatch):
+    monkeypatch.setattr("larq_ext_recipes._start.on_cpu", lambda: False)
+    with pytest.raises(UsageError, match="mixed_precision=true does the same"):
+        train(tiny_experiment(tmp_path, bfloat16_convolutions=True))
 
 
 def test_a_teacher_for_other_images(tmp_path):
