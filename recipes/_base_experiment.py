@@ -64,6 +64,7 @@ _IDLE_WITHOUT = {
     "binary_optimizer=bop": {"bop_threshold", "bop_gamma"},
     "a teacher": {"distillation", "temperature"},
     "weight_decay": {"decay_norm_and_bias"},
+    "a quantizer": {"bfloat16_convolutions"},
     "schedule=cosine or linear, or a warm-up": {"schedule_per_step"},
 }
 _MILESTONES = ("milestones", "quantizer_milestones")
@@ -348,6 +349,7 @@ class BaseExperiment(abc.ABC):
             "binary_optimizer=bop": self.binary_optimizer != "bop",
             "a teacher": self.teacher is None,
             "weight_decay": not self.weight_decay,
+            "a quantizer": self.quantizer is None,
             "schedule=cosine or linear, or a warm-up": self.schedule in ("step", "constant")
             and not self.warmup_epochs,
         }

@@ -81,8 +81,8 @@ def results(entries: Sequence[Entry]) -> str:
         f"{score} after the last epoch, of the weights that are stored; the page of a model "
         "says how it was measured. Where there are several seeds, mean and standard deviation are "
         "over all of them. The class says how a model was trained: in one step, in two, or with a "
-        "float network's outputs as well (distilled). Rows of different numbers of epochs do not "
-        "compare the methods. The bytes are those of the deployable weights here; a converted "
+        "float network's outputs as well (distilled). Rows of different numbers of epochs, or that "
+        "start from another model's weights, do not compare the methods. The bytes are those of the deployable weights here; a converted "
         "`.tflite` file has another size.",
     ]
     groups: dict[tuple[str, str], list[Entry]] = {}
@@ -97,7 +97,7 @@ def results(entries: Sequence[Entry]) -> str:
                 _percent(entry),
                 entry.accuracy.data if entry.accuracy else "",
                 _mean(entry),
-                str((entry.recipe or {}).get("epochs", "")),
+                _epochs(entry),
                 _machines(entry),
                 f"{entry.weights['deployable'].bytes:,}" if "deployable" in entry.weights else "",
             )
@@ -179,6 +179,12 @@ def _facts(entry: Entry) -> Iterator[tuple[str, str]]:
         arxiv = f", arXiv:{entry.paper.arxiv}" if entry.paper.arxiv else ""
         yield "method from", f"*{entry.paper.title}*{arxiv}"
     yield "licence of the weights", entry.licence
+
+
+def _epochs(entry: Entry) -> str:
+    trained = str((entry.recipe or {}).get("epochs", ""))
+    start = _configuration(entry).get("initial_weights")
+    return f"{trained}, from {start}" if start else trained
 
 
 def _percent(entry: Entry) -> str:

@@ -106,6 +106,15 @@ def test_several_seeds(published):
     assert f"[{entry.name}]({entry.name}.md)" in page and "91.00% ± 1.20% (3 seeds)" in page
 
 
+def test_weights_that_a_run_started_from_stand_beside_its_epochs(published):
+    configuration = {**published.recipe["configuration"], "initial_weights": "resnet20.mine"}
+    recipe = {**published.recipe, "configuration": configuration}
+    entry = dataclasses.replace(published, recipe=recipe)
+    assert "| 2, from resnet20.mine |" in cards.results([entry])
+    assert "| 2 |" in cards.results([published])
+    assert "| initial weights | resnet20.mine |" in cards.card(entry)
+
+
 def test_claims_of_papers_have_a_table_of_their_own(published):
     configuration = {**published.recipe["configuration"], "dataset": "cifar10"}
     recipe = {**published.recipe, "configuration": configuration}
