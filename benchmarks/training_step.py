@@ -33,7 +33,13 @@ def candidates() -> dict:
     methods = {
         BASELINE: ("ste_sign", {"input_quantizer": lq.quantizers.ApproxSign}),
         "ste_sign": ("ste_sign", {}),
-        "fda without noise": ("fda", {"input_quantizer": lambda: lqx.quantizers.FDA(noise=False)}),
+        "fda without noise": (
+            "fda",
+            {
+                "input_quantizer": lambda: lqx.quantizers.FDA(role="input", noise=False),
+                "kernel_quantizer": lambda: lqx.quantizers.FDA(role="kernel", noise=False),
+            },
+        ),
         "fda": ("fda", {}),
         "learnable_scale": ("learnable_scale", {}),
         "siman": ("siman", {}),

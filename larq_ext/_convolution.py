@@ -15,8 +15,8 @@ _TYPE: ContextVar[tf.DType | None] = ContextVar("type of convolutions", default=
 def convolutions_in(dtype: tf.DType | None) -> Iterator[None]:
     """Lets `convolve` compute in another type what is built inside, gradients too.
 
-    CPUs with instructions for bfloat16 take about half of the time with it. Signs are exact in
-    it, and so are their sums up to 256, and even ones up to 512.
+    For bfloat16 on CPUs with instructions for it: signs are exact in it, and so are their sums up
+    to 256, and even ones up to 512.
 
     # Arguments
         dtype: The type, or `None` for that of the images.

@@ -204,7 +204,7 @@ class QuantConv2D(_MethodLayer, lq.layers.QuantConv2D):
         filters: Number of output channels.
         kernel_size: Integer or pair of integers.
         quantizer: Name of a method: `"fda"`, `"learnable_scale"`, `"siman"`,
-            `"mlp_classifier"`, or `"ste_sign"` (Larq's own, with `approx_sign` inputs). It sets
+            `"mlp_classifier"`, or `"ste_sign"` (Larq's, with `ApproxSign` for inputs). It sets
             the arguments below that are not given, and each that is given overrides it. What
             the method changes over the epochs needs `larq_ext.callbacks.method_schedules`.
         scale: `"learned"` for a trained scale per output channel, `None` for none; by default

@@ -64,7 +64,6 @@ _IDLE_WITHOUT = {
     "binary_optimizer=bop": {"bop_threshold", "bop_gamma"},
     "a teacher": {"distillation", "temperature"},
     "weight_decay": {"decay_norm_and_bias"},
-    "a quantizer": {"bfloat16_convolutions"},
     "schedule=cosine or linear, or a warm-up": {"schedule_per_step"},
 }
 _MILESTONES = ("milestones", "quantizer_milestones")
@@ -138,8 +137,8 @@ class BaseExperiment(abc.ABC):
         deterministic: Use only operations that give the same bits every time; may be slower. In a
             program it stays so for what it trains afterwards.
         mixed_precision: Compute in bfloat16, keep the weights in float32.
-        bfloat16_convolutions: Train binary convolutions with stride 1 in bfloat16, and nothing
-            else: for CPUs with instructions for it, which `mixed_precision` makes slower.
+        bfloat16_convolutions: Train convolutions of `larq_ext.layers` with stride 1 in bfloat16,
+            and nothing else, on CPUs with instructions for it (`mixed_precision` is slower there).
         strategy: `"none"` for one device, `"mirrored"` for all GPUs of the machine, `"multiworker"`
             for several machines (`TF_CONFIG` names them), `"tpu"` for a TPU.
         evaluate_every: Epochs between evaluations; the last epoch is always evaluated.
@@ -325,6 +324,8 @@ class BaseExperiment(abc.ABC):
             )
         if self.legacy_optimizer and self.optimizer == "adamw":
             raise UsageError("Keras has no legacy adamw: leave legacy_optimizer out.")
+        if self.bfloat16_convolutions and self.mixed_precision:
+            raise UsageError("mixed_precision computes in bfloat16: no bfloat16_convolutions then.")
         if self.optimizer == "adamw" and self.groups_of_optimizers:
             raise UsageError(
                 "binary_optimizer and quantizer_learning_rate need optimizer=sgd or adam."
@@ -349,7 +350,6 @@ class BaseExperiment(abc.ABC):
             "binary_optimizer=bop": self.binary_optimizer != "bop",
             "a teacher": self.teacher is None,
             "weight_decay": not self.weight_decay,
-            "a quantizer": self.quantizer is None,
             "schedule=cosine or linear, or a warm-up": self.schedule in ("step", "constant")
             and not self.warmup_epochs,
         }

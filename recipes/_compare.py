@@ -474,6 +474,7 @@ def _with_method(experiment: Experiment, method: str, schedule: str) -> Experime
         binary_optimizer="same",
         quantizer_learning_rate=None,
         quantizer_schedule="",
+        bfloat16_convolutions=False,
     )
 
 

@@ -10,6 +10,7 @@ import platform
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.python.util import _pywrap_util_port
 
 import larq_ext
 
@@ -50,6 +51,20 @@ def environment() -> dict[str, str]:
     """The variables of the environment that choose TensorFlow's kernels, where they are set."""
     names = ("TF_ENABLE_ONEDNN_OPTS", "TF_XLA_FLAGS", "NVIDIA_TF32_OVERRIDE")
     return {name: os.environ[name] for name in names if name in os.environ}
+
+
+def lacks_for_bfloat16() -> str | None:
+    """What keeps convolutions in bfloat16 from being fast here, or `None` if nothing does.
+
+    Without oneDNN they are not even exact: TensorFlow's own add up in bfloat16, too.
+    """
+    if tf.config.list_logical_devices() != tf.config.list_logical_devices("CPU"):
+        return "is for training on a CPU"
+    if "avx512_bf16" not in _first_value("/proc/cpuinfo", "flags").split():
+        return "needs a CPU with avx512_bf16 (see /proc/cpuinfo)"
+    if not _pywrap_util_port.IsMklEnabled():
+        return "needs oneDNN: TF_ENABLE_ONEDNN_OPTS=1, before TensorFlow is imported"
+    return None
 
 
 def _memory_gib() -> float | None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
+import warnings
 from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
-from larq_ext._convolution import on_cpu
 from larq_ext.callbacks import QuantizerScheduler
 from larq_ext_recipes._base_experiment import BaseExperiment
 from larq_ext_recipes._class_names import check_classes
+from larq_ext_recipes._environment import lacks_for_bfloat16
 from larq_ext_recipes._errors import UsageError
 from larq_ext_recipes._optimizers import create_variables
 from larq_ext_recipes._schedules import LearningRate
@@ -65,20 +66,14 @@ def step_options(experiment: BaseExperiment, network: tf.keras.Model) -> StepOpt
     """What a training step does besides the loss, and the teacher.
 
     # Raises
-        UsageError: if the teacher cannot be had, or an option is not for this machine.
+        UsageError: if the teacher cannot be had.
     """
     options = {
         "weight_decay": 0.0 if experiment.optimizer == "adamw" else experiment.weight_decay,
         "decayed": experiment.decayed_variables,
         "gradient_clip_norm": experiment.gradient_clip_norm,
+        "convolutions": _convolutions(experiment),
     }
-    if experiment.bfloat16_convolutions:
-        if not on_cpu():
-            raise UsageError(
-                "bfloat16_convolutions is for training on a CPU: here mixed_precision=true does "
-                "the same and more."
-            )
-        options["convolutions"] = tf.bfloat16
     if experiment.teacher is not None:
         options |= {
             "teacher": load_teacher(experiment.teacher, network),
@@ -86,6 +81,17 @@ def step_options(experiment: BaseExperiment, network: tf.keras.Model) -> StepOpt
             "distillation": experiment.distillation,
         }
     return StepOptions(**options)
+
+
+def _convolutions(experiment: BaseExperiment) -> tf.DType | None:
+    """The type of binary convolutions, if not their own: a run may go on on another machine."""
+    if not experiment.bfloat16_convolutions:
+        return None
+    lack = "needs a binarized network" if experiment.quantizer is None else lacks_for_bfloat16()
+    if lack is not None:
+        warnings.warn(f"bfloat16_convolutions=true does nothing here: it {lack}.", stacklevel=2)
+        return None
+    return tf.bfloat16
 
 
 def quantizer_schedules(

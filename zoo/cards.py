@@ -82,7 +82,8 @@ def results(entries: Sequence[Entry]) -> str:
         "says how it was measured. Where there are several seeds, mean and standard deviation are "
         "over all of them. The class says how a model was trained: in one step, in two, or with a "
         "float network's outputs as well (distilled). Rows of different numbers of epochs, or that "
-        "start from another model's weights, do not compare the methods. The bytes are those of the deployable weights here; a converted "
+        "start from another model's weights, do not compare the methods. The bytes are those of "
+        "the deployable weights here; a converted "
         "`.tflite` file has another size.",
     ]
     groups: dict[tuple[str, str], list[Entry]] = {}

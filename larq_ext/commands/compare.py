@@ -58,7 +58,7 @@ def command(
     be changed with KEY=VALUE. Each run is an ordinary one, in OUTPUT/METHOD/seed-N. Ctrl-C saves
     a checkpoint; the same command with --resume continues and repeats nothing.
 
-    The method ste_sign is Larq's own pair: approx_sign for inputs, ste_sign for kernels. The exit
+    The method ste_sign is Larq's pair: approx_sign for inputs, ste_sign for kernels. The exit
     code is 1 if a run failed; the table has the others.
 
     \b

@@ -1,7 +1,8 @@
 """Quantizers of four papers on training networks with one bit per weight and activation.
 
 Each can be named by a string wherever Larq takes a quantizer, or be given as an instance; as an
-activation, as an instance only. The following are equivalent:
+activation, as an instance only (`ApproxSign` always: the string stands for Larq's). The following
+are equivalent:
 
 ```python
 lq.layers.QuantConv2D(64, 3, kernel_quantizer="siman")

@@ -73,7 +73,7 @@ METHODS = {
             lambda: MLPClassifier(role="kernel"),
             shared=True,
         ),
-        # Larq's own, inputs as in Bi-Real Net: what the methods are compared with.
+        # As Larq has it, inputs as in Bi-Real Net: what the methods are compared with.
         Method(
             "ste_sign",
             ApproxSign,

@@ -19,11 +19,12 @@ def polynomial_sign(x: tf.Tensor):
 
 @tf.keras.utils.register_keras_serializable(package="larq_ext")
 class ApproxSign(lq.quantizers.ApproxSign):
-    r"""Larq's `ApproxSign`, bit for bit, in a training step that is shorter on a CPU.
+    r"""Larq's `ApproxSign` with a gradient that takes less time on a CPU; the numbers are equal.
 
     \\[ q(x) = \mathrm{sign}(x), \qquad
         \frac{\partial q}{\partial x} = \max(2 - 2|x|, 0) \\]
-    with sign(0) = +1. Larq chooses between gradient and zero where this takes a maximum.
+    with sign(0) = +1. Larq chooses between slope and zero where this takes a maximum. In `.h5`
+    files, which know classes by their bare name, it becomes Larq's.
 
     **Deploys as** the sign of the input.
 

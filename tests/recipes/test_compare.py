@@ -204,6 +204,14 @@ def test_each_method_gets_the_numbers_of_its_schedules(tmp_path, monkeypatch):
         Comparison("ResNet20SteSign", methods=["siman"], **schedule)
 
 
+def test_settings_of_binary_layers_alone():
+    settings = {"bfloat16_convolutions": True, "quantizer_learning_rate": 1e-4}
+    plan = Comparison("ResNet20Float", methods=["fda", "float"], **settings)
+    for name, value in settings.items():
+        assert getattr(plan.contenders["fda"], name) == value
+        assert not getattr(plan.contenders["float"], name)
+
+
 def test_recipe_classes():
     plan = Comparison("ResNet20TwoStep", methods=["fda", "float"], seeds=[4])
     assert {(row.method, row.recipe, row.epochs) for row in plan.rows} == {

@@ -18,6 +18,7 @@ import larq_ext as lqx
 import larq_ext_zoo as zoo
 from larq_ext_recipes import TrainingInterrupted, UsageError, evaluate, train
 from larq_ext_recipes._averaging import WeightAverage
+from larq_ext_recipes._environment import lacks_for_bfloat16
 from larq_ext_recipes._start import step_options
 from larq_ext_recipes._training_step import StepOptions, with_step
 from larq_ext_recipes._two_step import drop_kernel_quantizers, load_initial_weights, take_over
@@ -242,7 +243,8 @@ def _convolution_types(function, *arguments) -> list[str]:
     return [op.get_attr("T").name for op in operations if op.type in kinds]
 
 
-def test_bfloat16_convolutions_are_of_training_alone():
+def test_bfloat16_convolutions_are_of_training_alone(monkeypatch):
+    monkeypatch.setattr("larq_ext_recipes._start.lacks_for_bfloat16", lambda: None)
     experiment = tiny_experiment("unused", quantizer="ste_sign", bfloat16_convolutions=True)
     network = experiment.build_model(experiment.load_data())
     model = with_step(network, step_options(experiment, network))
@@ -255,10 +257,23 @@ def test_bfloat16_convolutions_are_of_training_alone():
     assert set(_convolution_types(network, images)) == {"float32"}
 
 
-def test_bfloat16_convolutions_are_for_cpus(tmp_path, monkeypatch):
-    monkeypatch.setattr("larq_ext_recipes._start.on_cpu", lambda: False)
-    with pytest.raises(UsageError, match="mixed_precision=true does the same"):
-        train(tiny_experiment(tmp_path, bfloat16_convolutions=True))
+def test_bfloat16_convolutions_do_nothing_where_they_would_be_slow(monkeypatch):
+    lacks = "larq_ext_recipes._environment."
+    monkeypatch.setattr(f"{lacks}_first_value", lambda path, key: "avx512f avx512_bf16")
+    monkeypatch.setattr(f"{lacks}_pywrap_util_port.IsMklEnabled", lambda: True)
+    assert lacks_for_bfloat16() is None
+    monkeypatch.setattr(f"{lacks}_pywrap_util_port.IsMklEnabled", lambda: False)
+    assert "TF_ENABLE_ONEDNN_OPTS=1" in lacks_for_bfloat16()
+    monkeypatch.setattr(f"{lacks}_first_value", lambda path, key: "avx2")
+    experiment = tiny_experiment("unused", bfloat16_convolutions=True)
+    network = experiment.build_model(experiment.load_data())
+    with pytest.warns(UserWarning, match="does nothing here: it needs a CPU with avx512_bf16"):
+        assert step_options(experiment, network).convolutions is None
+    experiment = experiment.replace(quantizer=None)
+    with pytest.warns(UserWarning, match="it needs a binarized network"):
+        assert step_options(experiment, network).convolutions is None
+    with pytest.raises(UsageError, match="mixed_precision computes in bfloat16"):
+        experiment.replace(mixed_precision=True)
 
 
 def test_a_teacher_for_other_images(tmp_path):
