@@ -338,7 +338,8 @@ import larq_ext_zoo as zoo
 model = zoo.get("{entry.name}")
 inputs = zoo.preprocess("{entry.name}", images)  # pixels of 0 to 255
 predictions = model.predict(inputs)
-lqx.deploy.convert(model{real}).save("model.tflite")  # for Larq Compute Engine and larq_ext.runtime
+# For Larq Compute Engine and larq_ext.runtime.
+lqx.deploy.convert(model{real}).save("model.tflite")
 
 # To train on{fixed}.
 latent = zoo.get("{entry.name}", form="training")
