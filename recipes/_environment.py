@@ -13,6 +13,7 @@ import tensorflow as tf
 from tensorflow.python.util import _pywrap_util_port
 
 import larq_ext
+from larq_ext._convolution import on_cpu
 
 
 def hardware() -> dict[str, Any]:
@@ -58,7 +59,7 @@ def lacks_for_bfloat16() -> str | None:
 
     Without oneDNN they are not even exact: TensorFlow's own add up in bfloat16, too.
     """
-    if tf.config.list_logical_devices() != tf.config.list_logical_devices("CPU"):
+    if not on_cpu():
         return "is for training on a CPU"
     if "avx512_bf16" not in _first_value("/proc/cpuinfo", "flags").split():
         return "needs a CPU with avx512_bf16 (see /proc/cpuinfo)"

@@ -83,8 +83,7 @@ def results(entries: Sequence[Entry]) -> str:
         "over all of them. The class says how a model was trained: in one step, in two, or with a "
         "float network's outputs as well (distilled). Rows of different numbers of epochs, or that "
         "start from another model's weights, do not compare the methods. The bytes are those of "
-        "the deployable weights here; a converted "
-        "`.tflite` file has another size.",
+        "the deployable weights here; a converted `.tflite` file has another size.",
     ]
     groups: dict[tuple[str, str], list[Entry]] = {}
     for entry in entries:

@@ -264,6 +264,9 @@ def test_bfloat16_convolutions_do_nothing_where_they_would_be_slow(monkeypatch):
     assert lacks_for_bfloat16() is None
     monkeypatch.setattr(f"{lacks}_pywrap_util_port.IsMklEnabled", lambda: False)
     assert "TF_ENABLE_ONEDNN_OPTS=1" in lacks_for_bfloat16()
+    with monkeypatch.context() as with_accelerator:
+        with_accelerator.setattr(f"{lacks}on_cpu", lambda: False)
+        assert lacks_for_bfloat16() == "is for training on a CPU"
     monkeypatch.setattr(f"{lacks}_first_value", lambda path, key: "avx2")
     experiment = tiny_experiment("unused", bfloat16_convolutions=True)
     network = experiment.build_model(experiment.load_data())
