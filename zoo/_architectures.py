@@ -26,6 +26,14 @@ PAPERS = {
         "1808.00278",
     ),
 }
+# What `variant=` of a network may name: the blocks of a method's paper, or of another one.
+VARIANT_PAPERS = {
+    **PAPERS,
+    "reactnet": Paper(
+        "ReActNet: Towards Precise Binary Neural Network with Generalized Activation Functions",
+        "2003.03488",
+    ),
+}
 _SIMPLE_BASELINE = Paper("Simple Baselines for Human Pose Estimation and Tracking", "1804.06208")
 _HRNET = Paper(
     "Deep High-Resolution Representation Learning for Human Pose Estimation", "1902.09212"

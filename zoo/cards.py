@@ -12,8 +12,8 @@ from typing import Any
 import click
 
 from larq_ext._files import atomic
-from larq_ext_zoo._architectures import ARCHITECTURES
-from larq_ext_zoo._entry import Entry
+from larq_ext_zoo._architectures import ARCHITECTURES, VARIANT_PAPERS
+from larq_ext_zoo._entry import Entry, Paper
 
 # Fields of a configuration that say nothing of how a network was trained.
 _FREE = {"name", "description", "data_dir", "output_dir", "progress"}
@@ -176,9 +176,15 @@ def _facts(entry: Entry) -> Iterator[tuple[str, str]]:
             )
         yield "preparation", formula
     if entry.paper is not None:
-        arxiv = f", arXiv:{entry.paper.arxiv}" if entry.paper.arxiv else ""
-        yield "method from", f"*{entry.paper.title}*{arxiv}"
+        yield "method from", _cited(entry.paper)
+    blocks = VARIANT_PAPERS.get(entry.arguments.get("variant"))
+    if blocks is not None:
+        yield "blocks from", _cited(blocks)
     yield "licence of the weights", entry.licence
+
+
+def _cited(paper: Paper) -> str:
+    return f"*{paper.title}*" + (f", arXiv:{paper.arxiv}" if paper.arxiv else "")
 
 
 def _epochs(entry: Entry) -> str:

@@ -115,6 +115,14 @@ def test_weights_that_a_run_started_from_stand_beside_its_epochs(published):
     assert "| initial weights | resnet20.mine |" in cards.card(entry)
 
 
+def test_blocks_of_another_paper_than_the_method(published):
+    assert "blocks from" not in cards.card(published)
+    arguments = {**published.arguments, "variant": "reactnet"}
+    text = cards.card(dataclasses.replace(published, arguments=arguments))
+    assert "| blocks from | *ReActNet: " in text and "arXiv:2003.03488 |" in text
+    assert published.paper is not None and f"| method from | *{published.paper.title}*" in text
+
+
 def test_claims_of_papers_have_a_table_of_their_own(published):
     configuration = {**published.recipe["configuration"], "dataset": "cifar10"}
     recipe = {**published.recipe, "configuration": configuration}
