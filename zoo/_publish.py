@@ -357,7 +357,8 @@ def _description(network: Callable[..., tf.keras.Model], configuration: Mapping[
     what = registry.what(network)
     if method is None or options or configuration["dataset"] not in usual:
         what = configuration["network"] + (f" with {options}" if options else "")
-    return f"{what}; {method or 'in floating point'}, trained on {configuration['dataset']}"
+    how = "distilled, " if configuration.get("teacher") else ""
+    return f"{what}; {method or 'in floating point'}, {how}trained on {configuration['dataset']}"
 
 
 def _paper(name: str, quantizer: str | None) -> Paper | None:

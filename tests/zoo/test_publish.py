@@ -347,6 +347,7 @@ def test_recipe_class_comes_from_the_configuration():
         ({"quantizer": None}, "DigitsNet; in floating point, "),
         ({"dataset": "mnist"}, "DigitsNet; siman, "),
         ({"network_options": "a=1"}, "DigitsNet with a=1; siman, "),
+        ({"network_options": "a=1", "teacher": "b"}, "DigitsNet with a=1; siman, distilled, "),
     ],
 )
 def test_descriptions_do_not_tell_of_another_network(configuration, words):
