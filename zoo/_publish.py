@@ -97,6 +97,7 @@ def add_entry(
     first = metrics[0]
     _check_same(folders, metrics)
     configuration = first["configuration"]
+    recipe_class = recipe_class or _recipe_class(configuration)
     if configuration.get("binarize", "all") != "all":
         raise ValueError(
             f"{folders[0]} has real kernels (binarize={configuration['binarize']}): an entry of "
@@ -128,7 +129,7 @@ def add_entry(
         name=name,
         network=network,
         arguments=arguments,
-        description=description or _description(network, configuration),
+        description=description or _description(network, configuration, recipe_class),
         input_size=arguments["input_shape"],
         paper=paper or _paper(name, configuration["quantizer"]),
         preprocessing=preprocessing or data.for_side(arguments["input_shape"][0]),
@@ -152,7 +153,7 @@ def add_entry(
             shutil.copyfile(curve, new_file(folder / beside["curve"]))
         entry = dataclasses.replace(
             draft,
-            recipe_class=recipe_class or _recipe_class(configuration),
+            recipe_class=recipe_class,
             weights=weights,
             accuracy=_accuracy(task, metrics, floats)
             if evaluation is None
@@ -350,14 +351,16 @@ def _recipe_class(configuration: Mapping[str, Any]) -> str:
     return "distilled" if steps == "one-step" else "two-step, distilled"
 
 
-def _description(network: Callable[..., tf.keras.Model], configuration: Mapping[str, Any]) -> str:
+def _description(
+    network: Callable[..., tf.keras.Model], configuration: Mapping[str, Any], recipe_class: str
+) -> str:
     """The network's own line tells of it as it is made without arguments, and binarized."""
     method, options = configuration["quantizer"], configuration.get("network_options")
     usual = [a.data for a in ARCHITECTURES.values() if a.network == configuration["network"]]
     what = registry.what(network)
     if method is None or options or configuration["dataset"] not in usual:
         what = configuration["network"] + (f" with {options}" if options else "")
-    how = "distilled, " if configuration.get("teacher") else ""
+    how = "distilled, " if "distilled" in recipe_class else ""
     return f"{what}; {method or 'in floating point'}, {how}trained on {configuration['dataset']}"
 
 

@@ -20,7 +20,7 @@ from larq_ext._files import locked
 from larq_ext._scope import fresh_names
 from larq_ext.cli import main
 from larq_ext_zoo import registry
-from larq_ext_zoo._publish import _description, _options
+from larq_ext_zoo._publish import _description, _options, _recipe_class
 
 
 def test_the_deployable_form_is_the_trained_network(published, run, inputs):
@@ -330,8 +330,6 @@ def test_an_unfinished_run_and_a_taken_name(run, own_home, tmp_path, published):
 
 
 def test_recipe_class_comes_from_the_configuration():
-    from larq_ext_zoo._publish import _recipe_class
-
     assert _recipe_class({"teacher": None, "first_step_epochs": 0}) == "one-step"
     assert _recipe_class({"first_step_epochs": 60}) == "two-step"
     assert _recipe_class({"initial_weights": "runs/Backbone"}) == "one-step"
@@ -353,7 +351,7 @@ def test_recipe_class_comes_from_the_configuration():
 def test_descriptions_do_not_tell_of_another_network(configuration, words):
     usual = {"network": "DigitsNet", "quantizer": "siman", "dataset": "digits"}
     configuration = usual | configuration
-    line = _description(zoo.DigitsNet, configuration)
+    line = _description(zoo.DigitsNet, configuration, _recipe_class(configuration))
     assert line == f"{words}trained on {configuration['dataset']}"
 
 
